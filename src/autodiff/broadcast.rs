@@ -27,8 +27,8 @@ fn pair(target: &Dim, out: &Dim) -> Pair {
 }
 
 impl Tape {
-    /// Adds the sum of `gradient`, which has the shape of the model's value `out`, to the shape of the model's value
-    /// `target`, and returns its name.
+    /// Adds nodes that sum `gradient` to the shape of the model's value `target`, and returns the name of the result.
+    /// `gradient` has the shape of the model's value `out`, to which `target` was broadcast.
     pub(super) fn unbroadcast(&mut self, gradient: &str, target: &str, out: &str) -> String {
         let (Some(to), Some(from)) = (self.dims(target), self.dims(out)) else {
             let shape = self.shape(out);
@@ -53,8 +53,9 @@ impl Tape {
         }
     }
 
-    /// Adds the sum of `gradient`, whose shape is the value `out_shape`, to the shape of the model's value `target`,
-    /// and returns its name. The sizes may be known only at run time: the graph compares the shapes to find the axes.
+    /// Adds nodes that sum `gradient` to the shape of the model's value `target`, and returns the name of the result.
+    /// The value `out_shape` is the shape of `gradient`. The sizes may be known only at run time: the nodes compare the
+    /// shapes to find the axes.
     pub(super) fn unbroadcast_to(&mut self, gradient: &str, target: &str, out_shape: &str) -> String {
         let shape = self.shape(target);
         let (many, few) = (self.op("Shape", &[out_shape]), self.op("Shape", &[&shape]));

@@ -13,8 +13,8 @@ pub struct Uncovered {
     pub op: String,
 }
 
-/// Returns the nodes without a rule on a path from one of `parameters` to one of `outputs`, in order. `nodes` must be
-/// in topological order. Paths end at operators through which no gradient flows, such as `Shape` and `ArgMax`.
+/// Returns the nodes without a rule on a path from one of `parameters` to one of `outputs`, in the order of `nodes`,
+/// which must be topological. Paths end at operators through which no gradient flows, such as `Shape` and `ArgMax`.
 pub fn uncovered(nodes: &[NodeProto], parameters: &[String], outputs: &[&str]) -> Vec<Uncovered> {
     let mut reached: HashSet<&str> = parameters.iter().map(String::as_str).collect();
     for node in nodes.iter().filter(|node| !registry::stops(node)) {

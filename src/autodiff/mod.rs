@@ -47,7 +47,7 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// Returns the name of the gradient of the first output.
+    /// Returns the name of the gradient of the first output. Fails with `Internal` if there is none.
     fn gradient(&self) -> Result<&str> {
         match self.gradients.first() {
             Some(Some(gradient)) => Ok(gradient),
@@ -60,7 +60,7 @@ impl Step {
         self.node.output.first().map_or("", String::as_str)
     }
 
-    /// Returns the name of the required input `index`.
+    /// Returns the name of the required input `index`. Fails with `InvalidModel` if the node lacks the input.
     fn input(&self, index: usize) -> Result<&str> {
         match self.node.input_at(index) {
             Some(name) => Ok(name),
@@ -71,7 +71,8 @@ impl Step {
 
 /// Lowers the operators of the main graph for which a lowering is known, most of which have no rule, and returns the
 /// tables of rotary embeddings and the nodes that could not be lowered. Values keep their names. If a lowering needs
-/// shapes, they are inferred with ONNX Runtime; fails if it does not accept the model.
+/// shapes, they are inferred with ONNX Runtime. Fails if ONNX Runtime does not accept the model, and with
+/// `InvalidModel` if a node lacks an input or its sizes contradict each other.
 pub fn lower(runtime: &'static Runtime, model: &mut ModelProto, call: &Call) -> Result<Lowered> {
     let by_shape = model.graph.iter().flat_map(|graph| &graph.node).any(lower::by_shape);
     let types = if by_shape { infer(runtime, model, call)? } else { HashMap::new() };
@@ -86,7 +87,8 @@ pub(crate) type Parts = Vec<(usize, String)>;
 /// that the loss does not depend on are missing.
 ///
 /// Fails with [`crate::error::Kind::Unsupported`] for a node without a rule, or with attributes that its rule does not
-/// support; the message names the node.
+/// support, and with `InvalidModel` for a node whose inputs or attributes are missing or do not fit. The message names
+/// the node.
 pub fn differentiate(
     tape: &mut Tape,
     seeds: &[(String, String)],
@@ -131,7 +133,7 @@ fn needed(tape: &Tape, parameters: &[String]) -> HashSet<String> {
     need
 }
 
-/// Adds the sum of the gradients of a value, and returns its name; `None` if there are none.
+/// Adds nodes that sum the gradients of a value, and returns the name of the sum; `None` if there are no gradients.
 fn total(tape: &mut Tape, sums: &mut HashMap<String, Vec<String>>, value: &str) -> Option<String> {
     let list = sums.remove(value)?;
     let mut parts = list.into_iter();

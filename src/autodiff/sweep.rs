@@ -1,5 +1,5 @@
-//! Tests of all float models that the `onnx` wheel contains for tests: counts the nodes that have gradients, and
-//! compares these with finite differences.
+//! Tests with all float models that the `onnx` wheel contains for tests: counts the models that have gradients, and
+//! compares the gradients with finite differences.
 
 use super::tests::gradients;
 use super::*;
@@ -15,8 +15,8 @@ use crate::statistics::dot;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The lengths of steps relative to the values that are moved. A kink in the function spoils long steps, rounding short
-/// ones; one of them must agree.
+/// The lengths of steps relative to the values that are moved. Long steps may cross a kink of the function, and short
+/// ones suffer from rounding, so only one of the lengths must agree.
 const STEPS: [f64; 3] = [1e-2, 1e-3, 1e-4];
 /// The maximum difference between a slope and the finite difference, relative to the larger of them.
 const BOUND: f64 = 0.05;

@@ -173,20 +173,22 @@ impl Tape {
         self.forward[node].output[index].clone()
     }
 
-    /// Adds a value of `rank` dimensions, at least two, with the last two transposed, and returns its name.
+    /// Adds a node that transposes the last two dimensions of `value`, and returns the name of the result. `value` has
+    /// `rank` dimensions, at least two.
     pub fn transposed(&mut self, value: &str, rank: usize) -> String {
         let mut order: Vec<i64> = (0..rank as i64).collect();
         order.swap(rank - 1, rank - 2);
         self.op_with("Transpose", &[value], vec![edit::ints_attribute("perm", &order)])
     }
 
-    /// Adds the sum over `axes`, which keep size 1 if `keep` is set and are removed otherwise, and returns its name.
+    /// Adds a node that sums `value` over `axes`, and returns the name of the sum. The axes keep size 1 if `keep` is
+    /// set, and are removed otherwise.
     pub fn sum(&mut self, value: &str, axes: &[i64], keep: bool) -> String {
         let axes = self.ints(axes);
         self.op_with("ReduceSum", &[value, &axes], vec![edit::int_attribute("keepdims", keep.into())])
     }
 
-    /// Adds float32 zeros in the shape that the value `shape` contains, and returns their name.
+    /// Adds a node for float32 zeros in the shape that the value `shape` contains, and returns their name.
     pub fn zeros(&mut self, shape: &str) -> String {
         let zero = edit::float_tensor("", &[1], &[0.0]);
         self.op_with("ConstantOfShape", &[shape], vec![edit::tensor_attribute("value", zero)])

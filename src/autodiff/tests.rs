@@ -26,8 +26,8 @@ fn off(found: &Tensor, expected: &Tensor, least: f64) -> f64 {
     found.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max) / largest
 }
 
-/// Returns the gradients of the sum of `y` times `direction`, with respect to the values `names`. Constants among them
-/// may have been made inputs, or be unchanged.
+/// Returns the gradients of the sum of `y` times `direction`, with respect to the values `names`, which are inputs or
+/// constants of the model.
 pub(super) fn gradients(
     mut proto: ModelProto,
     names: &[String],

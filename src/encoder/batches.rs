@@ -12,12 +12,13 @@ use serde::Serialize;
 #[derive(Debug, Clone, Serialize)]
 pub struct TextOptions {
     /// Maximum length of a text in tokens; longer texts are truncated. 0 (default) selects the limit for texts in the
-    /// files of the model (`max_seq_length`, `model_max_length`), bounded by its positions; if they state none, the
-    /// number of positions, at most 512; 512 if the model declares no positions either.
+    /// files of the model (`max_seq_length`, `model_max_length`), bounded by its positions. If the files state no
+    /// limit, the length is the number of positions, at most 512, or 512 if the model declares no positions.
     pub max_length: usize,
     /// Number of texts in one run, at least 1 (default). Texts are padded to the longest text of the run, or to the
-    /// length that the model fixes. With 1, only a length that the model fixes pads texts: then the results of models
-    /// that depend on the rest of the batch (dynamic int8) do not depend on the order of the texts.
+    /// length that the model fixes. With 1, texts are padded only to a length that the model fixes. The results of
+    /// models in which the texts of a run influence each other (dynamic int8) then do not depend on the order of the
+    /// texts.
     pub batch_size: usize,
     /// Number of threads of the session; 0 (default) for one per physical core.
     pub threads: usize,
@@ -26,8 +27,9 @@ pub struct TextOptions {
 }
 
 impl TextOptions {
-    /// Returns the maximum length of a text of `model` in tokens. Fails with
-    /// [`crate::error::Kind::InvalidArgument`] if `max_length` exceeds the positions of the model.
+    /// Returns the maximum length of a text of `model` in tokens. Fails with [`crate::error::Kind::InvalidArgument`] if
+    /// `max_length` exceeds the positions of the model, and with `InvalidModel` if a file with the model's limits is
+    /// damaged.
     pub fn length(&self, model: &Model) -> Result<usize> {
         match (self.max_length, model.card().longest_text()?) {
             (0, _) => model.card().usual_text(),
@@ -116,8 +118,8 @@ impl<'a> Batches<'a> {
     ///
     /// `of` computes the rows of a batch. Its arguments are the output `output`, whether each position of the batch
     /// holds a token (and not padding), and the number of texts; the output may have further rows after those of the
-    /// texts. Fails with `Unsupported` if the rows are empty or differ in length, and otherwise like `of` and
-    /// [`Session::run_until`].
+    /// texts. Fails with `Unsupported` if the rows are empty or the number of values is not a multiple of the number of
+    /// texts, and otherwise like `of` and [`Session::run_until`].
     pub fn rows(
         &self,
         session: &Session,

@@ -35,8 +35,9 @@ impl Classifier {
     /// Loads a model for classification and returns the classifier. `tokenizer` replaces the model's own.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a classifier or its files name an unknown
-    /// function of the scores, `NotFound` if there is no tokenizer, `InvalidArgument` if `max_length` exceeds the
-    /// positions of the model, and otherwise like [`Session::new`].
+    /// function of the scores, and with `NotFound` if there is no tokenizer. Fails with `InvalidArgument` if
+    /// `max_length` exceeds the positions of the model, with `InvalidModel` if a file of the model is damaged, and
+    /// otherwise like [`Session::new`].
     pub fn new(
         runtime: &'static Runtime,
         model: &Model,
@@ -62,12 +63,13 @@ impl Classifier {
     }
 
     /// Returns the scores of each text, in the order of the texts. With `second`, each text is read together with the
-    /// text of the same index there, as cross-encoders (rerankers, natural language inference) do.
+    /// text of the same index in `second`, as cross-encoders (rerankers, natural language inference) do.
     ///
-    /// Texts are truncated to [`TextOptions::max_length`]; of a pair, the longer text first. Progress stage:
-    /// `classify`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if there is no text, or if the numbers
-    /// of texts differ; `Unsupported` if the output does not have the shape `[texts, classes]`; `Runtime` if a logit is
-    /// NaN; and otherwise like [`Session::run`].
+    /// Texts are truncated to [`TextOptions::max_length`]; of a pair, the longer text is truncated first. Progress
+    /// stage: `classify`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if there is no text, for a text
+    /// without tokens, if `batch_size` is 0, or if the numbers of texts differ. Fails with `Unsupported` if the output
+    /// does not have the shape `[texts, classes]`, with `Runtime` if a logit is NaN, and otherwise like
+    /// [`Session::run`].
     pub fn classify<T: AsRef<str>>(&self, texts: &[T], second: Option<&[T]>, call: &Call) -> Result<Scores> {
         let owned = |from: &[T]| from.iter().map(|text| text.as_ref().to_owned()).collect::<Vec<String>>();
         let mut batches = Batches::new(&self.model, &self.tokenizer, &owned(texts), &self.options)?;

@@ -16,13 +16,14 @@ pub struct EmbedderOptions {
     /// Whether vectors are normalized to length 1, also if the model does not do so.
     pub normalize: bool,
     /// Number of elements to keep of each vector, its first ones, for models that were trained with Matryoshka loss; 0
-    /// selects the `truncate_dim` of the model's `config_sentence_transformers.json`, otherwise keeps all. Truncated
-    /// vectors are normalized again only if `normalize` is set.
+    /// keeps as many as `truncate_dim` of the model's `config_sentence_transformers.json` says, or all if that is not
+    /// set. Truncated vectors are normalized again only if `normalize` is set.
     pub dimensions: usize,
-    /// Text that precedes every text, in place of the default prompt of the model.
+    /// Text that precedes every text, in place of the default prompt of the model. `None` keeps the default prompt,
+    /// unless `prompt_name` is given.
     pub prompt: Option<String>,
     /// Name of one of the prompts of the model's `config_sentence_transformers.json` (`query`, `passage` ...), in place
-    /// of the default prompt.
+    /// of the default prompt. It cannot be given together with `prompt`.
     pub prompt_name: Option<String>,
 }
 
@@ -40,12 +41,15 @@ impl Embedder {
     ///
     /// The vectors are those of the output `sentence_embedding`; otherwise of `token_embeddings` or
     /// `last_hidden_state`, pooled as the model's folder says (default: mean); otherwise of the first other output with
-    /// the shape of vectors, unless it contains scores (see [`super::ScoreFunction::Auto`]) or the configuration names
-    /// a class for classification.
+    /// the shape of vectors that does not contain scores (see [`super::ScoreFunction::Auto`]). If the configuration
+    /// names a class for classification, the name of that output must contain `embed`; if the model outputs logits of
+    /// classes, that output must have token vectors.
     ///
-    /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors or its graph depends on its
-    /// default prompt, `NotFound` if there is no tokenizer or no prompt of that name, `InvalidArgument` if both prompts
-    /// are given or `max_length` exceeds the positions of the model, and otherwise like [`Session::new`].
+    /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors, or if a prompt is given for a
+    /// graph that leaves the tokens of its default prompt out of the pooling. Fails with `NotFound` if there is no
+    /// tokenizer or no prompt of that name, and with `InvalidArgument` if both prompts are given or `max_length`
+    /// exceeds the positions of the model. Fails with `InvalidModel` if a file of the model is damaged, and otherwise
+    /// like [`Session::new`].
     pub fn new(
         runtime: &'static Runtime,
         model: &Model,
@@ -67,9 +71,9 @@ impl Embedder {
     /// Returns the vector of each text, in the order of the texts.
     ///
     /// Texts are truncated to [`TextOptions::max_length`]. Progress stage: `embed`, in texts. Fails with
-    /// [`crate::error::Kind::InvalidArgument`] if there is no text, for a text without tokens, or if `dimensions`
-    /// exceeds the width of the vectors; `Unsupported` if the output does not have the shape of vectors; `Runtime` if
-    /// an element is not finite; and otherwise like [`Session::run`].
+    /// [`crate::error::Kind::InvalidArgument`] if there is no text, for a text without tokens, if `batch_size` is 0, or
+    /// if `dimensions` exceeds the width of the vectors. Fails with `Unsupported` if the output does not have the shape
+    /// of vectors, with `Runtime` if an element is not finite, and otherwise like [`Session::run`].
     pub fn embed<T: AsRef<str>>(&self, texts: &[T], call: &Call) -> Result<Embeddings> {
         let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
         let batches = Batches::new(&self.model, &self.tokenizer, &texts, &self.options.text)?.by_length();

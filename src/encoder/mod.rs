@@ -2,8 +2,9 @@
 //! ([`Tagger`]).
 //!
 //! Each owns a session and a tokenizer, and takes a list of one or more texts per call. `batches` passes texts to a
-//! session, in the given order or by length, and returns a row of values for each; `vectors` finds the output with
-//! vectors and pools it; `outputs` finds the one with logits or scores, and `scores` the function that converts logits.
+//! session, in the given order or by length, and returns a row of values for each text. `vectors` finds the output with
+//! vectors and pools it, `outputs` finds the output with logits or scores, and `scores` selects the function that
+//! converts logits to scores.
 
 mod batches;
 mod classifier;
@@ -27,7 +28,8 @@ use crate::model::Model;
 use crate::text::Tokenizer;
 use std::sync::Arc;
 
-/// Returns the given tokenizer, or the model's own. Fails with [`crate::error::Kind::NotFound`] if there is none.
+/// Returns the given tokenizer, or the model's own. Fails with [`crate::error::Kind::NotFound`] if there is neither,
+/// and like [`Tokenizer::of`].
 fn tokenizer_of(model: &Model, given: Option<Arc<Tokenizer>>) -> Result<Arc<Tokenizer>> {
     if let Some(given) = given {
         return Ok(given);

@@ -23,7 +23,7 @@ const MOVES: [&str; 12] = [
 ];
 /// The operators that compute scores, of ONNX and of the optimizer of ONNX Runtime.
 const SCORES: [&str; 5] = ["Softmax", "Sigmoid", "BiasSoftmax", "QLinearSoftmax", "QLinearSigmoid"];
-/// The maximum number of operators between the one that computes scores and an output.
+/// The number of nodes that are examined, from an output backwards, in the search for the one that computes scores.
 const STEPS: usize = 16;
 
 /// Returns whether an output has floats in `dimensions` dimensions, or in an undeclared shape.
@@ -32,9 +32,10 @@ fn fits(info: &ValueInfo, dimensions: usize) -> bool {
         && info.shape.as_ref().is_none_or(|shape| shape.len() == dimensions)
 }
 
-/// Returns the name of the output with logits or scores: of the float outputs that have `dimensions` dimensions or an
-/// undeclared shape, the first with `logit` in its name, otherwise the first whose name says that it has scores,
-/// otherwise the only output of the model, unless its name says that it has vectors; `None` if there is none.
+/// Returns the name of the output with logits or scores; `None` if there is none. Only float outputs that have
+/// `dimensions` dimensions or an undeclared shape count. The result is the first with `logit` in its name; otherwise
+/// the first whose name says that it has scores; otherwise the only output of the model, unless its name says that it
+/// has vectors.
 pub(super) fn logits_in(model: &Model, dimensions: usize) -> Option<String> {
     let outputs = model.outputs();
     let fitting: Vec<&ValueInfo> = outputs.iter().filter(|info| fits(info, dimensions)).collect();

@@ -10,11 +10,12 @@ use serde_json::Value;
 choice! {
     /// The function that converts the logits of a classifier to scores.
     pub enum ScoreFunction: optimize_score_function_t = Auto {
-        /// The function of the model. No function if the output of the model contains scores already: a softmax or
-        /// sigmoid of the graph computes it, or its name contains `prob` or `scores`. Otherwise the `activation_fn`
-        /// of a CrossEncoder of sentence-transformers. Otherwise the function that `problem_type` of the configuration
-        /// selects: none for `regression`, sigmoid for `multi_label_classification` (classes do not exclude each
-        /// other). Otherwise sigmoid if the model has one class, softmax if it has several.
+        /// The function of the model, by the first rule that applies. If a softmax or sigmoid of the graph computes the
+        /// output, or if the output's name contains `prob` or `scores`, its values are scores already, and no function
+        /// is applied. A CrossEncoder of sentence-transformers names its function (`activation_fn`, or in older files
+        /// `sbert_ce_default_activation_function`). `problem_type` of the configuration selects none for `regression`,
+        /// and sigmoid for `multi_label_classification` (classes do not exclude each other). Otherwise sigmoid is
+        /// applied if the model has one class, and softmax if it has several.
         Auto = 0, "auto";
         /// Softmax: the scores of a text are at least 0, and their sum is 1.
         Softmax = 1, "softmax";
@@ -44,8 +45,8 @@ const CLASSES: [(&str, Function); 4] = [
 
 impl Function {
     /// Returns the function for the output `output` of a model; `None` if it depends on the number of classes. Fails
-    /// with [`crate::error::Kind::Unsupported`] if the files of the model name an unknown one, and with `InvalidModel`
-    /// if one of them is damaged.
+    /// with [`crate::error::Kind::Unsupported`] if the files of the model name an unknown function, and with
+    /// `InvalidModel` if a file is damaged.
     pub fn of(model: &Model, output: &str, given: ScoreFunction) -> Result<Option<Function>> {
         Ok(match given {
             ScoreFunction::Softmax => Some(Function::Softmax),

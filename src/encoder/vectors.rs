@@ -47,7 +47,8 @@ impl Vectors {
     /// the selection of the output.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors, or if its graph excludes the
-    /// tokens of the default prompt and `tokenizer` has another prompt.
+    /// tokens of the default prompt and `tokenizer` has another prompt. Fails with `InvalidModel` if a file of
+    /// sentence-transformers is damaged.
     pub fn of(session: &Session, model: &Model, tokenizer: &Tokenizer) -> Result<Vectors> {
         let card = model.card();
         // The session's outputs are used, because ONNX Runtime infers shapes that the model does not declare.
@@ -74,8 +75,8 @@ impl Vectors {
     }
 
     /// Returns the vectors of the texts of `batches`, and counts the texts in `units`. Fails with `Unsupported` if the
-    /// output does not have the shape of vectors, `InvalidArgument` if they have fewer elements than are to be kept,
-    /// `Runtime` if an element is not finite.
+    /// output does not have the shape of vectors, `InvalidArgument` if the vectors have fewer elements than the caller
+    /// requests, `Runtime` if an element is not finite, and otherwise like [`Batches::rows`].
     pub fn run(&self, batches: &Batches<'_>, session: &Session, units: &mut Units<'_>) -> Result<Embeddings> {
         let Vectors { output, pooling, steps, .. } = self;
         let join = pooling.map(|pooling| (pooling, steps.as_ref()));
@@ -131,13 +132,15 @@ impl Embeddings {
     }
 }
 
-/// Returns the name of the output from which vectors are computed, and the pooling of the output: that of the card
-/// (default: mean); `None` if the output has one vector per text.
+/// Returns the name of the output from which vectors are computed, and how its token vectors are pooled: as the card
+/// says (default: mean), or `None` if the output has one vector per text.
 ///
-/// The output is `sentence_embedding`; otherwise `token_embeddings` or `last_hidden_state`; otherwise the first with
-/// two or else three dimensions, of which the last is fixed and above 1, whose name contains neither `logits` nor
-/// `pooler`. The latter must not contain scores and, if the model is a classifier by its task or the class in its
-/// configuration, have `embed` in its name. Fails with `Unsupported` if there is none.
+/// The output is `sentence_embedding`; otherwise `token_embeddings` or `last_hidden_state`; otherwise the first output
+/// with two dimensions; otherwise the first with three. An output that is selected by its dimensions has a fixed last
+/// dimension above 1 and no scores, and its name contains neither `logits` nor `pooler`. If the configuration names a
+/// class for classification, the name must contain `embed`; if the model's task is classification, no output with two
+/// dimensions is selected. Only outputs of float32, float16 or bfloat16 count. Fails with `Unsupported` if there is
+/// none.
 pub(crate) fn output_of(outputs: &[ValueInfo], model: &Model) -> Result<(String, Option<Pooling>)> {
     let card = model.card();
     let classifier = is_classifier(card);

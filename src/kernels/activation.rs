@@ -28,7 +28,8 @@ pub enum Activation {
 }
 
 /// Applies `activation` to each value of `x` and writes the results to `out`, which has the same length. If there is a
-/// bias, `x` has rows of `bias.len()` values, to which it is added first.
+/// bias, `x` has rows of `bias.len()` values, to which it is added first. If the lengths do not fit, a debug build
+/// panics, and a release build writes nothing.
 pub fn activate(
     class: Class,
     x: &[f32],

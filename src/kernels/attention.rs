@@ -58,7 +58,7 @@ pub struct Attention {
     pub causal: bool,
     /// With `causal`: number of keys before that of the first query, such as the tokens in a cache.
     pub past: usize,
-    /// With `causal`: maximum number of keys that a query attends to, including its own.
+    /// With `causal`: maximum number of keys that a query attends to, including its own; `None` for no limit.
     pub window: Option<usize>,
     /// Strides of the tensor of queries.
     pub q: Strides,
@@ -96,7 +96,8 @@ pub enum Mask<'a> {
 }
 
 /// Computes softmax(q·kᵀ·scale + mask)·v in float32, and writes it to `out`. The result is 0 for a query for which
-/// `causal` and `window` leave no key.
+/// `causal` and `window` leave no key. If a slice is too short, a debug build panics, and a release build writes
+/// nothing.
 #[allow(clippy::too_many_arguments)] // three inputs and an output
 pub fn attention(
     class: Class,

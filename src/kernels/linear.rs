@@ -53,6 +53,8 @@ pub struct Epilogue<'a> {
 /// 64 values) has its own scale. In both cases, a row with NaN or an infinity gives NaN before the activation. With the
 /// other precisions, rows are not quantized. With `Bfloat16`, they are rounded to bfloat16 if that is faster: for the
 /// class `Amx` if there are at least 5 rows, and on AMD's processors for classes with the bfloat16 dot product.
+///
+/// If a slice is too short, a debug build panics, and a release build writes nothing.
 pub fn linear(x: &Rows<'_>, weights: &PackedLinear, epilogue: &Epilogue<'_>, out: &mut [f32], parallel: &dyn Parallel) {
     linears(x, &[(weights, *epilogue)], &mut [out], parallel);
 }
@@ -267,8 +269,8 @@ pub struct StaticInput<'a> {
     pub zero_point: i32,
 }
 
-/// Writes x · W with its epilogue to `out`, with a statically quantized `x`. The weights must be int8; otherwise `out`
-/// is not changed.
+/// Writes x · W with its epilogue to `out`, with a statically quantized `x`. If the weights are not int8 or a slice is
+/// too short, a debug build panics, and a release build writes nothing.
 pub fn linear_static(
     x: &StaticInput<'_>,
     weights: &PackedLinear,

@@ -18,7 +18,8 @@ pub type Layer<'a> = (&'a PackedLinear, Epilogue<'a>);
 
 /// Computes the first layer of `x` and the second layer of its output, and writes the result to `out`: the same bits as
 /// two calls of [`linear`]. Many rows are divided into pieces, so that the values between the layers stay in the cache.
-/// K of the second layer must be N of the first, and neither may have a residual.
+/// K of the second layer must be N of the first, and neither may have a residual. If this is not so, or a slice is too
+/// short, a debug build panics, and a release build writes nothing.
 pub fn mlp(x: &Rows<'_>, layers: &[Layer<'_>; 2], out: &mut [f32], parallel: &dyn Parallel) {
     let [(first, _), (second, _)] = layers;
     let (inner, width) = (first.n(), second.n());

@@ -31,8 +31,9 @@ pub struct Norm<'a> {
 }
 
 /// Normalizes each row of `x` + residual + bias to mean 0 and variance 1, multiplies it by gamma, adds beta, and writes
-/// the result to `out`. Writes the sum before the normalization to `sum`, if it is given. Mean and variance take two
-/// passes over the row.
+/// the result to `out`. Writes the sum before the normalization to `sum`, if it is given. Mean and variance are
+/// computed in two passes over the row. If a slice is too short, a debug build panics, and a release build writes
+/// nothing.
 pub fn layer_norm(
     class: Class,
     x: &[f32],
@@ -45,7 +46,8 @@ pub fn layer_norm(
 }
 
 /// Divides each row of `x` + residual + bias by the root of its mean square, multiplies it by gamma, adds beta, and
-/// writes the result to `out`. Writes the sum before the normalization to `sum`, if it is given.
+/// writes the result to `out`. Writes the sum before the normalization to `sum`, if it is given. If a slice is too
+/// short, a debug build panics, and a release build writes nothing.
 pub fn rms_norm(
     class: Class,
     x: &[f32],

@@ -112,8 +112,9 @@ pub struct PackedLinear {
 }
 
 impl PackedLinear {
-    /// Packs float32 weights in `precision`, for `class` or, if this processor does not support it, for the fastest
-    /// lower class. With `Int8`, each column has a scale that maps its largest magnitude to 127.
+    /// Packs float32 weights in `precision`, and returns them. They are packed for `class` or, if this processor does
+    /// not support it, for the fastest lower class. With `Int8`, each column has a scale that maps its largest
+    /// magnitude to 127.
     ///
     /// Fails if the length of `weights` is not K × N, if K is larger than 65536 or N larger than 2²⁴, and for `Blocks`
     /// and `ExactBlocks`, which [`Self::from_blocks`] packs.
@@ -128,7 +129,8 @@ impl PackedLinear {
         Self::from_f32_as(weights, layout, (k, n), precision, class.usable(), parallel)
     }
 
-    /// Packs float32 weights as [`Self::from_f32`] does, also for a class that this processor does not support.
+    /// Packs float32 weights as [`Self::from_f32`] does, also for a class that this processor does not support, and
+    /// returns them. Fails like [`Self::from_f32`].
     pub(super) fn from_f32_as(
         weights: &[f32],
         layout: Layout,
@@ -148,7 +150,7 @@ impl PackedLinear {
     }
 
     /// Packs int8 or uint8 weights with the scales and zero points of a quantized model, for a class as
-    /// [`Self::from_f32`] does. Fails if K or N is too large or a slice has the wrong length.
+    /// [`Self::from_f32`] does, and returns them. Fails if K or N is too large or a slice has the wrong length.
     pub fn from_int8(
         weights: &Int8Weights<'_>,
         (k, n): (usize, usize),
@@ -158,8 +160,8 @@ impl PackedLinear {
         int8::pack(weights, (k, n), class.usable(), parallel)
     }
 
-    /// Packs the blocks of a `MatMulNBits` node, for a class as [`Self::from_f32`] does. Fails if a size is not
-    /// supported or a slice has the wrong length.
+    /// Packs the blocks of a `MatMulNBits` node, for a class as [`Self::from_f32`] does, and returns them. Fails if a
+    /// size is not supported or a slice has the wrong length.
     pub fn from_blocks(
         weights: &BlockWeights<'_>,
         (k, n): (usize, usize),
@@ -216,7 +218,7 @@ impl PackedLinear {
 
 /// Returns K × N. Fails if a size is larger than the kernels support.
 fn count(k: usize, n: usize) -> Result<usize, PackError> {
-    // A sum of 65536 products of 8 bits fits into an int32; the other bounds limit what a damaged header can request.
+    // A sum of 65536 products of 8 bits fits into an int32. The bound of N limits what a damaged header can request.
     if k > 1 << 16 {
         return Err(PackError::Size("K"));
     }

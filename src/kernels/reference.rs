@@ -115,7 +115,7 @@ fn static_code(x: &StaticInput<'_>, index: usize) -> i32 {
         StaticValues::Signed(codes) => i32::from(codes[index]),
         StaticValues::Float32 { values, signed } => {
             let (low, high) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
-            // NaN becomes 0
+            // The conversion to i32 makes NaN 0.
             ((values[index] / x.scale).round_ties_even() + x.zero_point as f32).clamp(low, high) as i32
         }
     }
@@ -144,7 +144,7 @@ pub fn activation(activation: Activation, value: f32) -> f32 {
         Activation::Gelu if value == f32::NEG_INFINITY => -0.0,
         Activation::Gelu => 0.5 * x * erfc(-x * std::f64::consts::FRAC_1_SQRT_2),
         Activation::GeluTanh if value == f32::NEG_INFINITY => -0.0,
-        // x/2 (1 + tanh(y)) = x · sigmoid(2 y), without cancellation where tanh is near -1
+        // x/2 (1 + tanh(y)) = x · sigmoid(2 y), which has no cancellation where tanh is near -1.
         Activation::GeluTanh => {
             x * sigmoid(2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + f64::from(0.044715f32) * x * x * x))
         }

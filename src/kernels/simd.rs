@@ -48,7 +48,8 @@ pub fn run_dot_bf16<W: Work>(work: W) {
 }
 
 /// The vectors of a class, with lanes of 32 bits. Kernels use them only within [`Simd::call`], which is called after a
-/// check that the processor supports the class. Functions whose name begins with `i` are those for integers.
+/// check that the processor supports the class. Where an operation exists for float32 and for integers, the name of the
+/// latter has the prefix `i`, such as `iadd`.
 pub trait Simd: Copy + 'static {
     /// Number of lanes of a vector.
     const LANES: usize;
@@ -119,7 +120,8 @@ pub trait Simd: Copy + 'static {
     fn to_f32(a: Self::I) -> Self::F;
     /// Returns the nearest int32, ties to even.
     fn to_i32(a: Self::F) -> Self::I;
-    /// Adds the four products of uint8 `weights` and int8 `activations` to each lane, exactly.
+    /// Returns `sum`, to each lane of which the four products of uint8 `weights` and int8 `activations` are added,
+    /// exactly.
     fn dot(sum: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
     /// Adds products as [`Simd::dot`] does, for int8 `weights` of the magnitudes `sizes`, and `activations` that are
     /// not -128. Must be called only if [`Simd::SIGNED`] is true.
@@ -128,9 +130,10 @@ pub trait Simd: Copy + 'static {
     fn magnitudes(a: Self::I) -> Self::I;
     /// Adds products as [`Simd::dot`] does, for `weights` below 16.
     fn dot_nibbles(sum: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
-    /// Adds the two products of a pair of bfloat16 to each lane.
+    /// Returns `sum`, to each lane of which the two products of the pairs of bfloat16 in `a` and `b` are added.
     fn dot_bf16(sum: Self::F, a: Self::I, b: Self::I) -> Self::F;
 
+    /// Loads `LANES` float32 values.
     /// # Safety
     /// `LANES` values can be read at `from`.
     unsafe fn load(from: *const f32) -> Self::F;
@@ -146,12 +149,15 @@ pub trait Simd: Copy + 'static {
     /// # Safety
     /// `count` values can be read at `from`.
     unsafe fn load_some(from: *const f32, count: usize) -> Self::F;
+    /// Stores all lanes.
     /// # Safety
     /// `LANES` values can be written at `to`.
     unsafe fn store(to: *mut f32, value: Self::F);
+    /// Stores the first `count` lanes, at most `LANES`.
     /// # Safety
-    /// `count` values (at most `LANES`) can be written at `to`.
+    /// `count` values can be written at `to`.
     unsafe fn store_some(to: *mut f32, value: Self::F, count: usize);
+    /// Loads `LANES` · 4 bytes.
     /// # Safety
     /// `LANES` · 4 bytes can be read at `from`.
     unsafe fn iload(from: *const u8) -> Self::I;

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 /// Returns the distance in bytes between the packed weights that are read and those that are prefetched at the same
 /// time.
 ///
-/// Measured for a matrix and a vector, with weights that are in memory: on Intel's processors, 1 to 3 KiB are best and
-/// 4 to 6 KiB are worse than no prefetch; on AMD's Zen 5, 6 to 12 KiB are best, 1.2 times as fast as 2 KiB.
+/// The distances were measured for a matrix and a vector, with weights in memory. On Intel's processors, 1 to 3 KiB are
+/// best, and 4 to 6 KiB are worse than no prefetch. On AMD's Zen 5, 6 to 12 KiB are best, 1.2 times as fast as 2 KiB.
 pub fn prefetch_distance() -> usize {
     static DISTANCE: LazyLock<usize> = LazyLock::new(|| if is_amd() { 8192 } else { 2048 });
     *DISTANCE

@@ -1,6 +1,6 @@
 //! Compares the kernels, in every class that this processor supports, with computations in float64 for random shapes
-//! and values. The environment variable `OPTIMIZE_PROPERTY_CASES` sets the number of cases of each test,
-//! `OPTIMIZE_PROPERTY_SEED` the seed of the first.
+//! and values. The environment variable `OPTIMIZE_PROPERTY_CASES` sets the number of cases of each test, and
+//! `OPTIMIZE_PROPERTY_SEED` the seed of the first case.
 
 mod activation;
 #[cfg(target_arch = "x86_64")]
@@ -131,7 +131,7 @@ impl Parallel for Threads {
     }
 }
 
-/// Returns the bits of the values of a slice, with one NaN and one 0 for all.
+/// Returns the bits of the values of a slice, with the same bits for all NaN, and for 0 and -0.
 pub fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| if value.is_nan() { 0x7fc0_0000 } else { (value + 0.0).to_bits() }).collect()
 }

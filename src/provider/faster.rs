@@ -1,8 +1,8 @@
 //! The groups of nodes that are faster on this library's kernels than in ONNX Runtime, by class of processors.
 //!
-//! The rules come from measurements: groups of each kind as they are in encoders and decoders (rows of 384 to 3072
-//! values, 1 to 1024 of them, one thread) against ONNX Runtime 1.32, with the same processor extensions. The figures
-//! are in `docs/provider.md`.
+//! The rules come from measurements: groups of each kind as they are in encoders and decoders (1 to 1024 rows of 384 to
+//! 3072 values, one thread) against ONNX Runtime 1.32, with the same processor extensions. The figures are in
+//! `docs/provider.md`.
 
 use super::patterns::Kind;
 use crate::kernels::Class;
@@ -12,7 +12,8 @@ use crate::kernels::Class;
 pub fn is_faster(class: Class, kind: Kind) -> bool {
     match (class, kind) {
         (Class::Scalar, _) => false,
-        // Without VNNI ONNX Runtime adds two products in 16 bits, which may saturate. Exact sums take longer.
+        // Without VNNI, ONNX Runtime adds two products in 16 bits, which may saturate. The exact sums of these kernels
+        // take longer.
         (Class::Avx2, Kind::Quantized) => false,
         // An activation alone spends most of its time on reading and writing memory, so that the kernels are not
         // faster.

@@ -48,7 +48,8 @@ impl Element {
         }
     }
 
-    /// Returns the size of `count` elements in bytes; `None` for a type that the provider does not read.
+    /// Returns the size of `count` elements in bytes; `None` for a type that the provider does not read, or if the size
+    /// overflows.
     pub fn bytes(self, count: usize) -> Option<usize> {
         match self {
             Self::Float32 | Self::Int32 => count.checked_mul(4),
@@ -73,7 +74,7 @@ pub enum Attribute {
 
 /// The source of the constants and attributes of a graph.
 pub trait Source {
-    /// Returns the content of the constant `value`.
+    /// Returns the content of the constant `value`. Fails if it cannot be read.
     fn constant(&self, value: ValueId) -> Result<Tensor<'_>>;
     /// Returns the attribute `name` of `node`, or `None` if the node has no such attribute.
     fn attribute(&self, node: NodeId, name: &str) -> Option<Attribute>;
@@ -99,11 +100,11 @@ pub struct Node {
 pub struct Value {
     /// Name of the value, unique in the graph.
     pub name: String,
-    /// Element type of the value, if it is a tensor of a known type.
+    /// Element type of the value; `None` if it is unknown or the value is not a tensor.
     pub element: Option<Element>,
     /// Shape of the value, with -1 for a dynamic dimension; `None` if the rank is unknown.
     pub shape: Option<Vec<i64>>,
-    /// Node that has the value as an output.
+    /// Node that has the value as an output; `None` for constants and inputs of the graph.
     pub producer: Option<NodeId>,
     /// Nodes that read the value, with one entry per input. A node whose subgraph reads it is one of them.
     pub consumers: Vec<NodeId>,
@@ -272,7 +273,8 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the integers of the attribute `name` of `node`; `None` if there is none.
+    /// Returns the list of integers in the attribute `name` of `node`; `None` if there is no such attribute of this
+    /// type.
     pub fn ints(&self, node: NodeId, name: &str) -> Option<Vec<i64>> {
         match self.source.attribute(node, name) {
             Some(Attribute::Ints(values)) => Some(values),
@@ -280,7 +282,8 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the string attribute `name` of `node`; `None` if there is none.
+    /// Returns the string attribute `name` of `node`; `None` if there is no such attribute of this type, or if it is
+    /// not UTF-8.
     pub fn text(&self, node: NodeId, name: &str) -> Option<String> {
         match self.source.attribute(node, name) {
             Some(Attribute::Text(bytes)) => String::from_utf8(bytes).ok(),
@@ -294,7 +297,7 @@ impl<'g> Graph<'g> {
 pub struct FusedNode {
     /// Name of the fused node.
     pub name: String,
-    /// Names of the inputs of the fused node. Constants are not among them.
+    /// Names of the inputs of the fused node. Constants are among them only if the group keeps its constants.
     pub inputs: Vec<String>,
     /// Names of the outputs of the fused node.
     pub outputs: Vec<String>,
@@ -321,7 +324,7 @@ mod tests {
         Node { op: op.into(), inputs: ids(inputs), outputs: ids(outputs), ..Default::default() }
     }
 
-    /// Returns the graph 0 -> Relu -> 1 -> Add(1, 0) -> 2 -> Neg -> 3.
+    /// Returns the nodes and values of the graph 0 -> Relu -> 1 -> Add(1, 0) -> 2 -> Neg -> 3.
     fn chain() -> (Vec<Node>, Vec<Value>) {
         let nodes = vec![node("Relu", &[0], &[1]), node("Add", &[1, 0], &[2]), node("Neg", &[2], &[3])];
         (nodes, vec![Value::default(); 4])

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Size of packed weights in bytes above which the heap is trimmed.
+/// The minimum size of packed weights, in bytes, for which the heap is trimmed.
 const WORTH: usize = 8 << 20;
 
 /// A call of `malloc_trim` in the first run after weights were packed.

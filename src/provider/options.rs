@@ -27,15 +27,17 @@ pub struct Options {
     /// how many tasks a run is divided, which the session's own threads process, and how many threads pack weights when
     /// the session is created.
     pub threads: usize,
-    /// Option `claim`: the kinds of groups that are claimed, such as `attention,norm`; `None` (default) for those that
-    /// are faster than on ONNX Runtime's own kernels on this processor.
+    /// Option `claim`: the kinds of groups that are claimed, a list of `linear`, `quantized`, `blocks`, `attention`,
+    /// `norm` and `activation`, such as `attention,norm`. `None` (default) claims the kinds that are faster than on
+    /// ONNX Runtime's own kernels on this processor; an empty list claims none.
     pub claim: Option<Vec<Kind>>,
     /// Whether any option of the provider was given.
     pub given: bool,
     /// Path of the compiled model to write (`ep.context_enable`). If it is empty, the compiled model is written next to
     /// the model; if it is `None`, no compiled model is written.
     pub compile_to: Option<PathBuf>,
-    /// Path of the compiled model to write, or of one that was loaded from memory (`ep.context_file_path`).
+    /// Path of the compiled model to write, or of one that was loaded from memory (`ep.context_file_path`); empty if
+    /// the session does not set it.
     pub context_path: PathBuf,
 }
 
@@ -73,7 +75,7 @@ impl Options {
         Ok(options)
     }
 
-    /// Sets the option `name`.
+    /// Sets the option `name`. Fails if there is no such option, or if its value is invalid.
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let wrong = |allowed: &str| Error(format!("liboptimize: option {name} is {value:?}; it may be {allowed}"));
         match name {

@@ -12,7 +12,7 @@ use super::patterns::{self, Plan, Rules};
 use crate::kernels::{Class, Parallel};
 use crate::memory::{self, Charge};
 
-/// The options of the provider in a session, and its open files.
+/// The state of the provider in a session: its options, its open files, and the weights that bodies share.
 pub struct Session {
     options: Options,
     class: Class,
@@ -56,15 +56,18 @@ impl Session {
         groups.into_iter().map(claim).collect()
     }
 
-    /// Returns whether the search finds `nodes` as a group without the rest of the graph. `Compile` receives only them,
-    /// and a group that is not found there is an error that the session cannot recover from.
+    /// Returns whether the search finds `nodes` as a group without the rest of the graph. `Compile` receives only these
+    /// nodes, and if it does not find the group again, the session cannot be created.
     fn is_found_again(&self, graph: &Graph<'_>, nodes: &[NodeId]) -> bool {
         let mut groups = patterns::find(&graph.part(nodes), &self.rules());
         groups.pop().is_some_and(|group| groups.is_empty() && group.nodes.len() == nodes.len())
     }
 
     /// Returns the body of the group that `graph` consists of, and the charge for those of its packed weights that no
-    /// other body has; `fused` is the node that replaces it. Fails if the memory limit does not allow the weights.
+    /// other body has. `fused` is the node that replaces the group, and `model` the path of the model.
+    ///
+    /// Fails if the nodes do not form a single group, if the body cannot be built or opened, or if the memory limit
+    /// does not allow the weights.
     pub fn compile(&mut self, graph: &Graph<'_>, fused: &FusedNode, model: &Path) -> Result<(Box<dyn Body>, Charge)> {
         self.model_path = model.to_path_buf();
         let mut groups = patterns::find(graph, &self.rules());
@@ -80,14 +83,15 @@ impl Session {
         let before = self.shared.bytes();
         let named = |error: &dyn std::fmt::Display| Error(format!("{}: {error}", fused.name));
         let body = bodies::build(&group.plan, graph, &ports, &making).map_err(|error| named(&error))?;
-        // The size is known only now. The weights of one group are a small part of a model.
+        // The size is known only after packing, so the limit is checked after the memory is used. The weights of one
+        // group are a small part of a model.
         let charge = memory::charge_anyway((self.shared.bytes() - before) as u64);
         memory::check().map_err(|error| named(&error))?;
         Ok((body, charge))
     }
 
-    /// Returns the folder of the files of a compiled model. A path in the options has priority: ONNX Runtime's own may
-    /// be that of other files, such as external initializers.
+    /// Returns the folder of the files of a compiled model. A path in the options has priority over `model`: the path
+    /// that ONNX Runtime passes may be that of other files, such as external initializers.
     fn folder(&self, model: &Path) -> PathBuf {
         let given = &self.options.context_path;
         let path = if given.as_os_str().is_empty() { model } else { given };

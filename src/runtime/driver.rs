@@ -133,7 +133,7 @@ mod tests {
         type Cosine = unsafe extern "C" fn(f64) -> f64;
         // SAFETY: this is its declaration in `math.h`, and it accepts any number.
         assert_eq!(unsafe { function::<Cosine>(&math, c"cos", Path::new("libm.so.6")).unwrap()(0.0) }, 1.0);
-        // SAFETY: it does not exist, and is never called.
+        // SAFETY: the library has no such function, so none is called.
         let e = unsafe { function::<Cosine>(&math, c"cuInit", Path::new("libm.so.6")) }.unwrap_err();
         assert_eq!(e.kind(), Kind::Unsupported);
         assert!(e.message().contains("cuInit") && e.message().contains("libm.so.6"), "{e}");

@@ -16,7 +16,8 @@ use ort::memory::MemoryInfo;
 use ort::session::{IoBinding, NoSelectedOutputs, RunOptions};
 use ort::value::DynValue;
 
-/// A switch that ends all runs it was passed to when the caller of [`Stop::during`] cancels or its deadline passes.
+/// A switch that ends all runs that it was passed to if the call of [`Stop::during`] is cancelled or its deadline
+/// passes.
 pub struct Stop {
     /// Options of the runs, through which ONNX Runtime is told to end them.
     pub(super) options: RunOptions<NoSelectedOutputs>,
@@ -76,12 +77,13 @@ impl InPlace {
         self.rooms[index].bytes()
     }
 
-    /// Returns the memory of the place `index` as elements of type `T`, which should be the type of the place.
+    /// Returns the memory of the place `index` as elements of type `T`. If the place has another type, its bytes are
+    /// reinterpreted.
     pub fn elements<T: Element>(&self, index: usize) -> &[T] {
         self.rooms[index].elements()
     }
 
-    /// Returns the memory of the place `index` as mutable elements of type `T`, which should be the type of the place.
+    /// Returns the memory of the place `index` as mutable elements of type `T`, like [`InPlace::elements`].
     pub fn elements_mut<T: Element>(&mut self, index: usize) -> &mut [T] {
         self.rooms[index].elements_mut()
     }
@@ -132,8 +134,8 @@ impl Session {
     /// Allocates zeroed memory for `places`, binds it as inputs and outputs of this session, and returns it. `outputs`
     /// are the names of outputs that runs return in addition.
     ///
-    /// Fails with [`crate::error::Kind::LimitExceeded`] if the memory is not available, and with `Runtime` if ONNX
-    /// Runtime rejects a name, a type or a shape.
+    /// Fails with [`crate::error::Kind::LimitExceeded`] if the memory is not available, with `InvalidModel` if a shape
+    /// has a negative dimension or is too large, and with `Runtime` if ONNX Runtime rejects a name, a type or a shape.
     pub fn in_place(&self, places: &[Place], outputs: &[&str]) -> Result<InPlace> {
         let make = || {
             let mut binding = self.inner.create_binding()?;
@@ -162,8 +164,9 @@ impl Session {
     /// bound to the memory. Returns the outputs that [`Session::in_place`] named in addition to the places.
     ///
     /// The inputs are checked against the shape contract of a package, otherwise only by ONNX Runtime. Fails with
-    /// [`crate::error::Kind::InvalidArgument`] for memory of another session. After an error, the memory may be partly
-    /// written.
+    /// [`crate::error::Kind::InvalidArgument`] for memory of another session or inputs outside the contract, with
+    /// `NotFound` for an input that the contract does not have, and with `Runtime` if ONNX Runtime fails, also because
+    /// `stop` ended the run. After an error, the memory may be partly written.
     pub fn run_in_place(
         &mut self,
         memory: &mut InPlace,

@@ -19,8 +19,9 @@ const FOLDED: (&str, &str) = ("optimization.constant_folding_max_output_size_in_
 
 /// Returns a model with the graph after ONNX Runtime's inference and constant folding, whose outputs are the values
 /// `names`. The shapes of these values are inferred, and values that were folded are initializers under their own
-/// names. Floating-point weights of more than [`WEIGHT`] elements become inputs, so the model is not meant to be run.
-/// Fails with `Io` if the temporary folder cannot be created, and like [`Session::new`] and [`Model::from_file`].
+/// names. float16, float32 and float64 weights of more than [`WEIGHT`] elements become inputs, so the model is not
+/// meant to be run. Fails with `Io` if the temporary folder cannot be created, and like [`Session::new`] and
+/// [`Model::from_file`].
 pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[String]) -> Result<Model> {
     let mut own = Names::of(&proto);
     let (constant, folded) = (own.fresh("constant"), own.fresh("folded"));
@@ -57,8 +58,8 @@ pub fn resize(info: &mut ValueInfoProto, sizes: &[i64]) {
     }
 }
 
-/// Makes the large floating-point weights of a graph inputs: nothing is folded with them, and the written graph is
-/// small.
+/// Makes the large float16, float32 and float64 weights of a graph inputs: nothing is folded with them, and the written
+/// graph is small.
 fn without_weights(graph: &mut GraphProto) {
     let weight = |tensor: &mut TensorProto| {
         let dtype = tensor.dtype();

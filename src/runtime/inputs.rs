@@ -10,9 +10,9 @@ use crate::limits;
 use crate::model::{Dim, ValueInfo};
 use std::collections::HashMap;
 
-/// Fails if `given` does not match `expected`, with a message that names the input, the dimension, its size and the
-/// expected size: [`crate::error::Kind::NotFound`] for an unknown name, `LimitExceeded` for too many inputs,
-/// `Unsupported` if the model expects a sequence, a map or an optional value, otherwise `InvalidArgument`.
+/// Fails if `given` does not match `expected`; the message names the input, the dimension, its size and the expected
+/// size. The error is [`crate::error::Kind::NotFound`] for an unknown name, `LimitExceeded` for too many inputs,
+/// `Unsupported` if the model expects a sequence, a map or an optional value, and otherwise `InvalidArgument`.
 pub fn check(expected: &[ValueInfo], given: &[(&str, &Tensor)]) -> Result<()> {
     if given.len() > limits::RUN_VALUES {
         bail!(LimitExceeded, "{} inputs are given; the limit is {}", given.len(), limits::RUN_VALUES);

@@ -63,11 +63,12 @@ impl Destination<'_> {
 
 impl Session {
     /// Runs the model like [`Session::run`], and writes the outputs to `outputs`. They are written without a copy,
-    /// except on a GPU, if one is empty, or if one is also an input.
+    /// except on a GPU, if one is empty, or if one has the name of an input.
     ///
     /// Fails with the errors of [`Session::run`], with [`Kind::Unsupported`] for strings, and with
-    /// [`Kind::InvalidArgument`] if an output has another type or shape than its memory. After an error in the run, the
-    /// content of the memory is undefined.
+    /// [`Kind::InvalidArgument`] if an output has another type or shape than its [`Destination`]. The latter is also
+    /// the error if the memory does not have the size that type and shape need, or is not aligned for the type. After
+    /// an error in the run, the content of the memory is undefined.
     pub fn run_into(&self, inputs: &[(&str, &Tensor)], outputs: &mut [Destination<'_>], call: &Call) -> Result<()> {
         let names: Vec<&str> = outputs.iter().map(|output| output.name).collect();
         self.wanted(&names)?;

@@ -19,7 +19,7 @@ choice! {
     pub enum KvCacheType: optimize_kv_cache_type_t = Float32 {
         /// float32, or the type of the model if it declares another one.
         Float32 = 0, "float32";
-        /// bfloat16: half the memory, and less of it to read for each token. Keys and values are rounded to 8
+        /// bfloat16: half the memory, of which half as much is read for each token. Keys and values are rounded to 8
         /// significant bits.
         Bfloat16 = 1, "bfloat16";
     }
@@ -40,8 +40,9 @@ impl KvCacheType {
 
 /// Returns the model with a cache of the type that the options request, which is not float32.
 ///
-/// Fails with `BackendMissing` if this library's kernels cannot be used, and with `Unsupported` if the options exclude
-/// them, or if the model has no float32 cache that they read and write.
+/// Fails with `BackendMissing` if this library's kernels cannot be used, and with `InvalidArgument` if `kernels` is
+/// `stock` or the provider is not `cpu`. Fails with `Unsupported` if other options exclude these kernels, or if the
+/// model has no float32 cache that they read and write.
 pub(super) fn narrowed(runtime: &'static Runtime, model: &Model, options: &SessionOptions) -> Result<Model> {
     let kind = options.execution.kv_cache_type;
     let name = kind.name();
@@ -74,7 +75,8 @@ pub(super) fn narrowed(runtime: &'static Runtime, model: &Model, options: &Sessi
     Ok(narrowed.with_ready(Arc::new(ready)))
 }
 
-/// Returns the model with inputs and outputs `names` of the type `kind`.
+/// Returns the model with inputs and outputs `names` of the type `kind`. Fails with `Unsupported` if one of them has
+/// another type than float32 or `kind`.
 fn with_type(model: &Model, names: &HashSet<String>, kind: KvCacheType) -> Result<Model> {
     let mut proto = model.proto().clone();
     let graphs = proto.graph.as_deref_mut().into_iter();

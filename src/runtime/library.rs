@@ -97,7 +97,7 @@ impl Runtime {
     }
 }
 
-/// Sets the lowest severity of ONNX Runtime's messages, if it is open, to the level that the sinks of [`log`] receive.
+/// If ONNX Runtime is open, sets the lowest severity of its messages to the level that the sinks of [`log`] receive.
 pub(crate) fn follow_log_level() {
     if let Some(runtime) = RUNTIME.get() {
         runtime.environment.set_log_level(severity());

@@ -58,8 +58,8 @@ pub struct Lent {
     pub bytes: Bytes,
 }
 
-/// Returns a value of ONNX Runtime that reads `bytes` in place. Fails if there are fewer bytes than type and shape
-/// need, or if this version of ONNX Runtime does not know the type.
+/// Returns a value of ONNX Runtime that reads `bytes` in place. Fails with `Runtime` or `Unsupported` if there are
+/// fewer bytes than type and shape need, or if this version of ONNX Runtime does not know the type.
 pub fn lend(dtype: DataType, shape: &[i64], bytes: Bytes) -> Result<Lent> {
     // ONNX Runtime keeps the address of the bytes and never writes to the memory of an input or an initializer;
     // `Lent` keeps them alive together with the value.
@@ -254,7 +254,7 @@ impl AsRef<[u8]> for Output {
 }
 
 /// Returns the memory of a dense tensor that a run has created as bytes, which may outlive the session. Fails with
-/// `Unsupported` for other values.
+/// `Unsupported` for other values, and with `Internal` if the memory is not the host's.
 pub fn output_bytes(value: DynValue) -> Result<Bytes> {
     // A sparse tensor has the type of a tensor but is not one.
     if !value.is_tensor() {

@@ -8,7 +8,8 @@
 //! - `into`: runs that write outputs to memory of the caller ([`Destination`]); `in_place`: memory that is input and
 //!   output of the same run ([`InPlace`]); `resident`: memory that stays on the device of a session ([`Resident`]).
 //! - [`providers`]: execution providers (CPU, CUDA, TensorRT); `register` adds one to a session, `driver` finds NVIDIA
-//!   GPUs, `kernels` adds this library's CPU kernels, `placement` tells on which of them a session runs.
+//!   GPUs, `kernels` adds this library's CPU kernels, `kv_cache` changes the element type of a KV cache for them.
+//!   `placement` tells on which provider and kernels a session runs.
 //! - `inferred`, `types`: shapes and types of values as ONNX Runtime infers them.
 //! - `mapped`: memory shared by this library and ONNX Runtime without a copy; `allocator`: the memory limit of
 //!   sessions.

@@ -31,7 +31,7 @@ choice! {
 /// Options of a session. The defaults are meant for the fastest runs on the CPU without a lower precision.
 #[derive(Debug, Clone, Default)]
 pub struct SessionOptions {
-    /// Number of threads that share the work of one node; 0 for one per physical core.
+    /// Number of threads that share the work of one node, at most [`limits::THREADS`]; 0 for one per physical core.
     pub threads: usize,
     /// Level of the graph optimizations.
     pub optimization_level: OptimizationLevel,
@@ -90,7 +90,8 @@ impl SessionOptions {
     }
 
     /// Returns a session builder with these options set, without an execution provider. Fails with `InvalidArgument`
-    /// above [`limits::THREADS`] threads, and with `Runtime` if ONNX Runtime rejects an option.
+    /// above [`limits::THREADS`] threads, with `Unsupported` if the thread has a memory limit that cannot be applied to
+    /// sessions, and with `Runtime` if ONNX Runtime rejects an option.
     pub(super) fn builder(&self, runtime: &Runtime, provider: Provider) -> Result<SessionBuilder> {
         if self.threads > limits::THREADS {
             bail!(InvalidArgument, "{} threads were requested; the limit is {}", self.threads, limits::THREADS);

@@ -17,21 +17,22 @@ pub struct Placement {
     /// Index of the GPU; 0 for the CPU.
     pub device_id: u32,
     /// Number of nodes of the optimized graph on each provider, by provider name; `optimize` stands for this library's
-    /// kernels. Nodes that a TensorRT engine replaces are counted one by one. Empty for a session that uses only ONNX
-    /// Runtime's CPU kernels.
+    /// kernels. Nodes that a TensorRT engine replaces are counted one by one. Empty if the provider `cpu` was requested
+    /// and the session was created without this library's kernels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub nodes: BTreeMap<String, usize>,
     /// Number of groups of nodes that run on this library's kernels.
     #[serde(skip_serializing_if = "is_zero")]
     pub groups: usize,
-    /// Reason why this library's kernels, which were requested, run no nodes.
+    /// Reason why this library's kernels, which the options allow, run no nodes; `None` if they run some, or if the
+    /// options exclude them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels_unused: Option<String>,
     /// Providers, and compiled variants of a package, that were tried before and not used, each with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<String>,
-    /// For a graph optimized ahead of time: the message with which ONNX Runtime refused to read the weights where they
-    /// are mapped, so that the session has its own copy of them; `None` if it has none, and for other graphs.
+    /// Message with which ONNX Runtime refused to read the weights of a graph optimized ahead of time where they are
+    /// mapped, so that the session has its own copy of them; `None` if they are read in place, and for other graphs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights_copied: Option<String>,
 }

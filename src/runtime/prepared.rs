@@ -83,7 +83,7 @@ impl Session {
     /// Compiles `model` for this library's kernels and this processor. Writes the graph, in which each group of nodes
     /// is one `EPContext` node, to `path`, and the packed weights of these groups to `path` with the suffix `.packed`.
     /// Returns the number of groups; the files are only valid if it is not 0. Fails with `BackendMissing` if the
-    /// kernels cannot be used.
+    /// kernels cannot be used, and otherwise like [`Session::new`].
     pub(crate) fn compile(
         runtime: &'static Runtime,
         model: &Model,

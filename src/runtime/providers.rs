@@ -45,25 +45,31 @@ pub struct Execution {
     pub provider: ProviderChoice,
     /// Kernels that run the nodes of the model on the CPU. Default: [`Kernels::Auto`].
     pub kernels: Kernels,
-    /// Precision of float32 products on the CPU. Any value but float32 needs this library's kernels: a session fails
-    /// with [`crate::error::Kind::BackendMissing`] where they cannot be used.
+    /// Precision of float32 products on the CPU. Any value but `Fp32` needs this library's kernels: a session fails
+    /// with [`crate::error::Kind::BackendMissing`] where they cannot be used, and with `InvalidArgument` if `kernels`
+    /// is `Stock` or `provider` is `Cuda` or `TensorRt`.
     #[serde(skip_serializing_if = "SessionPrecision::is_fp32")]
     pub precision: SessionPrecision,
-    /// Element type of the KV cache of a decoder. Any value but float32 needs this library's kernels: a session fails
-    /// with [`crate::error::Kind::BackendMissing`] where they cannot be used, and with `Unsupported` for a model
-    /// without a cache that they read and write. Inputs and outputs of the session that are the cache have this type.
+    /// Element type of the KV cache of a decoder. Any value but `Float32` needs this library's kernels: a session fails
+    /// with [`crate::error::Kind::BackendMissing`] where they cannot be used. It fails with `InvalidArgument` if
+    /// `kernels` is `Stock` or `provider` is not `Cpu`, and with `Unsupported` for a model without a cache that they
+    /// read and write. Inputs and outputs of the session that are the cache have this type.
     #[serde(skip_serializing_if = "KvCacheType::is_float32")]
     pub kv_cache_type: KvCacheType,
-    /// Index of the GPU, from 0; ignored for the CPU.
+    /// Index of the GPU, from 0. It must be 0 if `provider` is `Cpu`; otherwise the session fails with
+    /// `InvalidArgument`.
     pub device_id: u32,
-    /// Folder in which TensorRT engines and timings are cached; `None` builds them for every session.
+    /// Absolute path of the folder in which TensorRT engines and timings are cached, for the providers `TensorRt` and
+    /// `Auto`; `None` builds them for every session. With another provider or a relative path, the session fails with
+    /// `InvalidArgument`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine_cache: Option<PathBuf>,
-    /// Whether the author of the model is trusted. Engines embedded in a model (`EPContext`) contain code; they are
-    /// rejected if this is `false`.
+    /// Whether the author of the model is trusted. Engines embedded in a model (`EPContext`) contain code; sessions on
+    /// a GPU reject them if this is `false`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub trust_engines: bool,
-    /// Additional options of the provider or of this library's kernels, with the names that these have for them.
+    /// Additional options as pairs of name and value: those of the GPU provider or, on the CPU, of this library's
+    /// kernels.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub provider_options: Vec<(String, String)>,
     /// Additional entries of ONNX Runtime's session configuration.
@@ -72,7 +78,7 @@ pub struct Execution {
 }
 
 impl Provider {
-    /// All providers, from the best to the last one that `auto` selects.
+    /// All providers, in the order in which `auto` tries them.
     pub const ALL: [Provider; 3] = [Provider::TensorRt, Provider::Cuda, Provider::Cpu];
 
     /// Returns the name of the provider in options and reports: `cpu`, `cuda` or `tensorrt`.
@@ -123,7 +129,7 @@ impl Execution {
     /// Returns this execution with a fixed provider, and a placement on it without numbers of nodes. For `auto`, the
     /// provider is the first one that can be started on this machine; the placement lists the others that were tried.
     /// Options that the provider does not use are dropped. Fails with `InvalidArgument` if options contradict each
-    /// other.
+    /// other, or if the engine cache is not an absolute path.
     pub fn settle(&self, runtime: &Runtime) -> Result<(Execution, Placement)> {
         self.check()?;
         let mut passed_over = Vec::new();
@@ -202,7 +208,7 @@ pub struct Availability {
     pub device_id: u32,
     /// Reason why the provider is not available; `None` if it is.
     pub reason: Option<Error>,
-    /// For the CPU: the reason why this library's kernels are not available; `None` if they are.
+    /// For the CPU: the reason why this library's kernels are not available; `None` if they are, and for GPUs.
     pub kernels_unused: Option<String>,
 }
 
@@ -228,8 +234,8 @@ impl Serialize for Availability {
 
 /// Returns the availability of every provider in the order of [`Provider::ALL`], for the GPU with the index
 /// `device_id`. A provider is available if the open ONNX Runtime contains it *and* it can be started now. Reasons are,
-/// among others, `BackendMissing` for a provider that this ONNX Runtime does not contain or cannot load, with its own
-/// message, and `DeviceMissing` if there is no driver or no such GPU.
+/// among others, `BackendMissing` for a provider that this ONNX Runtime does not contain or cannot load, with ONNX
+/// Runtime's message, and `DeviceMissing` if there is no driver or no such GPU.
 pub fn available(runtime: &'static Runtime, device_id: u32) -> Vec<Availability> {
     let one = |provider| {
         let cpu = provider == Provider::Cpu;

@@ -92,8 +92,8 @@ fn engines<'w>(
 }
 
 /// Adds the provider to `builder`, and returns the builder. Fails with `BackendMissing` or `DeviceMissing` and the
-/// reason if the provider cannot be used, and with `InvalidArgument` if its options contain NUL or a path that is not
-/// UTF-8.
+/// reason if the provider cannot be used, with `InvalidArgument` if its options contain NUL or a path that is not
+/// UTF-8, and with `Io` if the folder of the engine cache cannot be created.
 pub(super) fn register(
     builder: SessionBuilder,
     runtime: &Runtime,
@@ -115,7 +115,7 @@ pub(super) fn register(
     let device = Driver::get().and_then(|driver| driver.capability(device_id));
     compiled_in(runtime, provider)?;
     if provider == Provider::TensorRt {
-        // Without a driver, TensorRT has ended processes: it is not called unless one exists.
+        // On machines without a driver, TensorRT has ended the whole process, so it is only called if there is one.
         device.clone()?;
     }
     let builder = builder.with_execution_providers(list).map_err(|e| {

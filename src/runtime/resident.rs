@@ -31,8 +31,9 @@ pub struct Bound {
 }
 
 impl Resident {
-    /// Writes the elements of the value `index`, a position in the shapes of [`Session::resident`]. Fails if their
-    /// number is not that of the shape.
+    /// Writes the elements of the value `index`, a position in the shapes of [`Session::resident`]. Fails with
+    /// `Runtime` if their number is not that of the shape, or if ONNX Runtime cannot copy them. Panics if there is no
+    /// value with this index.
     pub fn put(&mut self, index: usize, elements: &[f32]) -> Result<()> {
         let shape = self.shapes[index].clone();
         guarded("copying to a device", || {
@@ -42,6 +43,7 @@ impl Resident {
     }
 
     /// Returns a copy of the elements of the value `index`. Fails with `Runtime` if ONNX Runtime cannot copy them.
+    /// Panics if there is no value with this index.
     pub fn get(&self, index: usize) -> Result<Vec<f32>> {
         guarded("copying from a device", || {
             let mut host = Value::<f32>::new(&Allocator::default(), self.shapes[index].clone())?;
@@ -76,7 +78,8 @@ impl Session {
     /// Binds resident memory to inputs and outputs of this session, and returns the binding. `inputs` and `outputs` are
     /// names with the index of a value. A value may be both input and output if each node that writes it runs after all
     /// nodes that read it, or reads it element by element itself. `given` are the names of outputs that runs return in
-    /// addition. Fails with `Runtime` if ONNX Runtime refuses a name or a value.
+    /// addition. Fails with `Runtime` if ONNX Runtime refuses a name or a value. Panics if there is no value with a
+    /// given index.
     pub fn bind(
         &self,
         memory: &mut Resident,
@@ -100,8 +103,9 @@ impl Session {
     /// Runs the model on its bound memory. `inputs` are the inputs that are not bound. Returns the outputs `given` of
     /// [`Session::bind`]. `stop` can end the run.
     ///
-    /// Fails with [`crate::error::Kind::InvalidArgument`] for a binding of another session. After an error, the memory
-    /// may be partly written.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] for a binding of another session or inputs outside the shape
+    /// contract of a package, with `NotFound` for an input that the contract does not have, and with `Runtime` if ONNX
+    /// Runtime fails, also because `stop` ended the run. After an error, the memory may be partly written.
     pub fn run_bound(&mut self, bound: &mut Bound, inputs: &[(&str, &Tensor)], stop: &Stop) -> Result<Vec<Tensor>> {
         if bound.session != self.id() {
             bail!(InvalidArgument, "the memory was bound to another session");

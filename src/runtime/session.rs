@@ -33,7 +33,7 @@ pub struct Session {
     _weights: (Vec<Bytes>, Charge),
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
-    /// Inputs of the model with only those names of dimensions that have a meaning: equal names are equal sizes.
+    /// Inputs of the model. A symbolic dimension keeps its name only if equal names mean equal sizes.
     signature: Vec<ValueInfo>,
     /// Types and shapes of inputs that the model's package accepts; `None` for other models.
     contract: Option<Arc<Contract>>,
@@ -57,9 +57,11 @@ impl Session {
     ///
     /// `call` can cancel and limit the time: ONNX Runtime then ends at its next stage, for models of gigabytes one or
     /// two seconds later. Fails with [`crate::error::Kind::InvalidModel`] or `Unsupported` if ONNX Runtime rejects the
-    /// model or has no kernel for a node, with `InvalidArgument` for invalid options, with `BackendMissing` or
-    /// `DeviceMissing` if a requested provider is not available, with `LimitExceeded` beyond the memory limit, and with
-    /// `Runtime` if ONNX Runtime fails otherwise.
+    /// model or has no kernel for a node, and with `InvalidArgument` for invalid options. Fails with `BackendMissing`
+    /// or `DeviceMissing` if a requested provider is not available, and with `Untrusted` for a model that contains an
+    /// engine, on a GPU, unless `trust_engines` is set. Fails with `LimitExceeded` beyond the memory limit, with
+    /// `Cancelled` or `Timeout`, with `Io` if a file cannot be written, and with `Runtime` if ONNX Runtime fails
+    /// otherwise.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
         let place = || model.path().map_or_else(|| "session".to_owned(), |path| path.display().to_string());
         let start = Instant::now();
@@ -242,7 +244,7 @@ impl Session {
         &self.placement
     }
 
-    /// Adds the reason why a variant of the model could not be used to the placement.
+    /// Adds to the placement the reason why a variant of the model could not be used; `None` adds nothing.
     pub(crate) fn pass_over(&mut self, reason: Option<String>) {
         self.placement.passed_over.extend(reason);
     }
@@ -279,16 +281,17 @@ impl Session {
     ///
     /// Fails with [`crate::error::Kind::NotFound`] for an input or output name that the model does not have. Fails with
     /// `InvalidArgument` if an output is requested twice, or if an input is missing, is given twice or does not match
-    /// the model or the contract of its package: type, rank and fixed dimensions must be equal, and symbolic dimensions
-    /// of one name must have one size. Fails with `Unsupported` for an input or output that is not a tensor, with
-    /// `LimitExceeded` beyond the memory limit, with `Cancelled` or `Timeout`, and with `Runtime` otherwise.
+    /// the model or the contract of its package. An input matches if type, rank and fixed dimensions are equal, and
+    /// symbolic dimensions of one name have one size. Fails with `Unsupported` for an input or output that is not a
+    /// tensor, with `LimitExceeded` beyond the memory limit or [`crate::limits::RUN_VALUES`] inputs, with `Cancelled`
+    /// or `Timeout`, and with `Runtime` otherwise.
     pub fn run(&self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
         let stop = Stop::new()?;
         stop.during(call, || self.run_until(inputs, outputs, &stop))
     }
 
     /// Runs the model and returns outputs like [`Session::run`]. `stop` ends the run, so that many runs can have one
-    /// deadline.
+    /// deadline; the error is then `Runtime`, which [`Stop::during`] replaces by `Cancelled` or `Timeout`.
     pub fn run_until(
         &self,
         inputs: &[(&str, &Tensor)],
@@ -309,7 +312,7 @@ impl Session {
         wanted.into_iter().zip(values).map(take).collect()
     }
 
-    /// Returns the inputs with only those names of dimensions that have a meaning.
+    /// Returns the inputs, in which a symbolic dimension has a name only if equal names mean equal sizes.
     pub(super) fn signature(&self) -> &[ValueInfo] {
         &self.signature
     }

@@ -3,12 +3,13 @@
 //! ONNX Runtime has one fast kernel for block-quantized weights with float activations: 4-bit integers with a float
 //! scale per group of a row and integer zero points. All forms of blocks ([`BlockForm`]) are converted to it.
 //!
-//! - Integers of more than 4 bits are two planes of nibbles, `q = 16 h + l`: a row of the weight becomes the row of `h`
-//!   with scales `16 s` followed by the row of `l` with scales `s`, and `x` is passed twice. (The 8-bit kernel of ONNX
+//! - Integers of more than 4 bits are two planes of nibbles, `q = 16 h + l`. A row of the weight becomes the row of `h`
+//!   with scales `16 s`, followed by the row of `l` with scales `s`, and `x` is passed twice. (The 8-bit kernel of ONNX
 //!   Runtime 1.32 unpacks the whole weight in each run: 5 to 30 times slower.)
-//! - If the offset of a group is not an integer multiple of the scale (Q4_1, the K forms), `w = s (q - z) + c` with the
-//!   middle of the range as `z`: the second term is a product of the sums of `x` over groups with `c`, a matrix of rank
-//!   `K / 32`. (Float zero points would be equivalent and are 10 to 12 times slower.)
+//! - If the offset of a group is not an integer multiple of the scale (Q4_1, the K forms), a second term `c` is added
+//!   to `s (q - z)`, with the middle of the range as `z`. It has one value per group, so its part of the product is the
+//!   product of `c` and the sums of `x` over the groups. (Float zero points would be equivalent and are 10 to 12 times
+//!   slower.)
 //!
 //! | weight 1536 x 576, one thread, µs per run | one row of `x` | 128 rows |
 //! |---|---|---|
@@ -25,9 +26,9 @@
 //!
 //! [`SessionOptions::round_activations`] gives up this accuracy for speed: with `accuracy_level` 4 the kernel quantizes
 //! `x` to 8 bits per group. One row then takes half to two thirds of the time (SmolLM2 generates 1.4 times as fast),
-//! but many rows take a third longer. A product is off by 0.5 % of its root mean square, 3 % at worst; SmolLM2's logits
-//! by up to 2.4 of 40, 7 % of its most likely tokens change, KL 0.0075: about the error of quantizing its weights to 8
-//! bits, spread evenly over all kinds of layers. It is only used on request.
+//! but many rows take a third longer. A product is off by 0.5 % of its root mean square, 3 % at worst. Logits of
+//! SmolLM2, which reach 40, are off by up to 2.4; 7 % of its most likely tokens change, and the KL divergence is
+//! 0.0075. That is about the error of quantizing its weights to 8 bits. This option is only used on request.
 //!
 //! These products need the weight rearrangement that ONNX Runtime does when it creates a session: without it a step
 //! takes 35 times as long, so `disable_prepacking` has no effect for models that have them.
@@ -202,7 +203,7 @@ fn packed(b: &mut Builder<'_>, name: &str, stored: &Stored, form: BlockForm) -> 
     let packed = Packed {
         values: of("blocks"),
         scales: of("scales"),
-        // For the other forms, the operator's default is the zero point.
+        // With one plane, the operator's default is the zero point.
         zero_points: (shape.planes > 1).then(|| of("zero_points")),
         offsets: (!layout.symmetric).then(|| of("offsets")),
         shape,
@@ -263,9 +264,9 @@ impl Shape {
     }
 }
 
-/// Calls `work` with runs of whole rows and the index of the first row of each, on all threads of the pool. A run has
-/// so many rows that they become about [`PIECE`] bytes if each becomes `width` bytes. Pages of the file are released
-/// after use.
+/// Calls `work` with runs of whole rows and the index of the first row of each, on all threads of the pool. `width` is
+/// the size of a converted row in bytes; a run has as many rows as make about [`PIECE`] bytes. Pages of the file are
+/// released after use.
 fn for_each_piece(
     stored: &Stored,
     shape: &Shape,

@@ -170,8 +170,8 @@ impl<'w> Builder<'w> {
     }
 
     /// Returns the name of a weight of the checkpoint as a float32 value. Half precision is cast in the graph, so that
-    /// nothing is copied; float64 and blocks are converted. Fails if the weight is missing, not float, or of another
-    /// shape than `dims`.
+    /// nothing is copied; float64 and blocks are converted. Fails with `InvalidModel` if the weight is missing or has
+    /// another shape than `dims`, and with `Unsupported` if it is not float.
     pub fn weight(&mut self, name: &str, dims: &[i64]) -> Result<String> {
         let stored = self.weights.shaped(name, dims)?;
         match stored.form {
@@ -337,7 +337,9 @@ impl<'w> Builder<'w> {
         name
     }
 
-    /// Adds `MatMulNBits` over blocks, whose nibbles and scales are only rearranged, so that nothing is lost.
+    /// Adds the product of `x` and a block-quantized weight, and returns its name. In the runtime dialect it is a
+    /// `MatMulNBits` without loss, because nibbles and scales are only rearranged; in the portable dialect, the weight
+    /// is converted to float32.
     fn block_product(&mut self, x: &str, weight: &str, stored: &Stored, form: BlockForm) -> Result<String> {
         super::blocks::product(self, x, weight, stored, form).at(|| weight.to_owned())
     }

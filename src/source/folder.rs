@@ -1,5 +1,5 @@
 //! A reader of ONNX files, alone or in a folder that a tool exported: optimum, onnxruntime-genai, transformers.js,
-//! sentence-transformers, or our own `--output DIR`.
+//! sentence-transformers, or this library's command (`--output DIR`).
 //!
 //! The task of a model is derived from its graph; configuration files next to it add the rest of its card.
 
@@ -38,8 +38,8 @@ pub fn load_file(path: &Path) -> Result<Model> {
     Ok(with_files(model, side::files_of(&home_of(path))))
 }
 
-/// Returns the model of one `.onnx` file with the card that follows from the files next to it. The user named the
-/// model: if a file next to it is damaged, the card has only the task.
+/// Returns the model of one `.onnx` file with the card that follows from the files next to it. The user named only the
+/// model, so a damaged file next to it is no error: the card then has only the format and the task.
 fn with_files(model: Model, files: Vec<SideFile>) -> Model {
     let task = task(&model.inputs(), &model.outputs());
     let bare = |_| Card { format: Format::Onnx, task, ..Card::default() };
@@ -59,8 +59,8 @@ pub fn load_provided(bytes: Bytes, file: &Provided<'_>) -> Result<Model> {
     Ok(with_files(model, side))
 }
 
-/// Loads the model of an exported folder and returns it. Fails with `NotFound` if there is no `.onnx` file, like
-/// [`find_onnx`], and if a file is damaged.
+/// Loads the model of an exported folder and returns it. Fails with `NotFound` if there is no `.onnx` file, with
+/// `InvalidModel` if a file of the folder is damaged, and otherwise like [`find_onnx`] and [`load::from_file`].
 pub fn load(folder: &Path) -> Result<Model> {
     let Some((file, format)) = find_onnx(folder)? else { bail!(NotFound, "{}", nothing_found(folder)) };
     let loaded = load::from_file(&file)?;
@@ -74,7 +74,8 @@ pub fn load(folder: &Path) -> Result<Model> {
 }
 
 /// Returns the `.onnx` file of a folder and the kind of folder; `None` if there is none. Fails with `InvalidArgument`
-/// if there are several, none of which has a usual name.
+/// if there are several, none of which has a usual name, with `InvalidModel` if `genai_config.json` is damaged or names
+/// no file of the folder, and with `NotFound` or `Io` if the folder cannot be read.
 pub fn find_onnx(folder: &Path) -> Result<Option<(PathBuf, Format)>> {
     if let Some(file) = genai_file(folder)? {
         return Ok(Some((file, Format::GenaiFolder)));
@@ -129,13 +130,13 @@ pub fn nothing_found(folder: &Path) -> String {
     format!("{}: the folder contains no model: searched for {looked_for}; found {found}", folder.display())
 }
 
-/// Returns the folder of the other files of a model in `file`.
+/// Returns the folder with the configuration and the tokenizer of a model in `file`.
 fn home_of(file: &Path) -> PathBuf {
     home(files::parent_of(file))
 }
 
-/// Returns the folder of the other files of a model in `folder`: `folder` itself, or the parent of a folder `onnx` that
-/// has neither `config.json` nor `tokenizer.json`.
+/// Returns the folder with the configuration and the tokenizer of a model in `folder`: `folder` itself, or the parent
+/// of a folder `onnx` that has neither `config.json` nor `tokenizer.json`.
 fn home(folder: &Path) -> PathBuf {
     let has = |name: &str| folder.join(name).is_file();
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());

@@ -17,6 +17,6 @@ pub use builder::Dialect;
 /// Options for loading a model.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Operators of the graphs that are built from checkpoints and GGUF files.
+    /// Operators of the graphs that are built from checkpoints and GGUF files. Default: [`Dialect::Runtime`].
     pub dialect: Dialect,
 }

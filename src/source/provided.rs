@@ -7,12 +7,13 @@ use crate::limits;
 use bytes::Bytes;
 use std::path::{Component, Path, PathBuf};
 
-/// The files of a model, by name, which a program provides. [`Provided`] calls it on the thread of its own caller.
+/// The files of a model, by name, which a program provides. [`Provided`] calls the functions of this trait on the
+/// thread of its own caller, and returns their errors.
 pub trait FileSource {
     /// Returns the size of a file in bytes; `None` if there is no such file.
     fn size(&self, name: &str) -> Result<Option<u64>>;
 
-    /// Fills `buffer` with the bytes of a file from `offset` on. All of them lie inside the size that
+    /// Fills `buffer` with the bytes of a file from `offset` on. These bytes lie within the size that
     /// [`FileSource::size`] returned.
     fn read(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<()>;
 }
@@ -43,8 +44,8 @@ impl<'a> Provided<'a> {
         self.name
     }
 
-    /// Returns the content of the file. Fails with [`crate::error::Kind::NotFound`] if there is no such file, and with
-    /// `LimitExceeded` above `limit` bytes.
+    /// Returns the content of the file. Fails with [`crate::error::Kind::NotFound`] if there is no such file, with
+    /// `LimitExceeded` above `limit` bytes, with `Cancelled` or `Timeout`, and with the errors of the source.
     pub fn content(&self, limit: u64) -> Result<Bytes> {
         self.required(self.name, limit)
     }
@@ -55,14 +56,14 @@ impl<'a> Provided<'a> {
     }
 
     /// Returns the content of the file `name` in the same folder; `None` if there is no such file. Fails with
-    /// `LimitExceeded` above [`limits::SIDE_FILE_BYTES`].
+    /// `LimitExceeded` above [`limits::SIDE_FILE_BYTES`], and otherwise like [`Provided::content`].
     pub fn found_beside(&self, name: &str) -> Result<Option<Bytes>> {
         self.optional(&self.path(name), limits::SIDE_FILE_BYTES)
     }
 
     /// Returns the content of the file `name` in the folder of the model; `None` if there is no such file. That is the
-    /// same folder or, if it is named `onnx` and has neither `config.json` nor `tokenizer.json`, its parent. Fails like
-    /// [`Provided::found_beside`].
+    /// folder of this file or, if that folder is named `onnx` and has neither `config.json` nor `tokenizer.json`, its
+    /// parent. Fails like [`Provided::found_beside`].
     pub fn home(&self, name: &str) -> Result<Option<Bytes>> {
         self.optional(&self.home_path(name)?, limits::SIDE_FILE_BYTES)
     }

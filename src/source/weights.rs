@@ -40,26 +40,27 @@ pub enum BlockForm {
     Q5_1,
     /// 32 weights: `d`, 32 signed bytes `q`; `w = d q`.
     Q8_0,
-    /// 256 weights in 8 groups: `d`, `e`, 12 bytes of 6-bit scales `s` and `t`, 128 bytes of nibbles; `w = d s q - e
-    /// t`.
+    /// 256 weights in 8 groups, `w = d s q - e t`: `d`, `e`, 12 bytes of 6-bit scales `s` and `t`, 128 bytes of
+    /// nibbles.
     Q4_K,
     /// 256 weights in 8 groups: like `Q4_K`, with 32 bytes of fifth bits before the nibbles.
     Q5_K,
-    /// 256 weights in 16 groups: 128 bytes of low nibbles, 64 of two high bits, 16 signed scales `s`, `d`; `w = d s
-    /// (q - 32)`.
+    /// 256 weights in 16 groups, `w = d s (q - 32)`: 128 bytes of low nibbles, 64 of two high bits, 16 signed scales
+    /// `s`, `d`.
     Q6_K,
-    /// 256 weights in 16 groups: 16 bytes of 4-bit `s` and `t`, 64 bytes of pairs of bits, `d`, `e`; `w = d s q - e
-    /// t`.
+    /// 256 weights in 16 groups, `w = d s q - e t`: 16 bytes of 4-bit scales `s` and `t`, 64 bytes of pairs of bits,
+    /// `d`, `e`.
     Q2_K,
-    /// 256 weights in 16 groups: 32 bytes of third bits, 64 of the two below, 12 of 6-bit scales `s`, `d`; `w = d (s
-    /// - 32) (q - 4)`.
+    /// 256 weights in 16 groups, `w = d (s - 32) (q - 4)`: 32 bytes of third bits, 64 of the two bits below, 12 of
+    /// 6-bit scales `s`, `d`.
     Q3_K,
     /// 32 weights: `d`, 16 bytes of nibbles, each an index into a list of 16 signed bytes `v`; `w = d v`.
     IQ4_NL,
-    /// 256 weights in 8 groups: `d`, 6 bytes of 6-bit scales `s`, 128 bytes of nibbles as in `IQ4_NL`; `w = d (s -
-    /// 32) v`.
+    /// 256 weights in 8 groups, `w = d (s - 32) v`: `d`, 6 bytes of 6-bit scales `s`, 128 bytes of nibbles as in
+    /// `IQ4_NL`.
     IQ4_XS,
-    /// 32 weights: a power of two, 16 bytes of nibbles, each a 4-bit float (E2M1).
+    /// 32 weights: the exponent of a power of two, 16 bytes of nibbles, each a 4-bit float (E2M1) that is multiplied by
+    /// that power.
     MXFP4,
     /// 256 weights: 52 bytes of up to five base-3 digits, `d`; `w = d (q - 1)`.
     TQ1_0,
@@ -69,8 +70,8 @@ pub enum BlockForm {
 
 /// A set of tensors under the names of Hugging Face checkpoints.
 pub trait Weights {
-    /// Returns the tensor with the name `name`; `None` if it does not exist. Fails if it is damaged or of an unknown
-    /// type.
+    /// Returns the tensor with the name `name`; `None` if it does not exist. Fails with `InvalidModel` if it is
+    /// damaged, and with `Unsupported` if its type is unknown.
     fn find(&self, name: &str) -> Result<Option<Stored>>;
 
     /// Returns the names of all tensors, sorted.

@@ -101,14 +101,16 @@ unsafe impl Send for Library {}
 unsafe impl Sync for Library {}
 
 impl Library {
-    /// Opens the library that `choice` requests. It is searched for only in `folder` if that is given, otherwise only
-    /// in the folder [`PATH_VARIABLE`] if that is set, otherwise next to this library and on the search path of the
+    /// Opens the library that `choice` requests, and returns it. For [`Choice::Auto`], this is TensorRT, or if TensorRT
+    /// cannot be opened, TensorRT-RTX. The library is searched for only in `folder` if that is given, otherwise only in
+    /// the folder [`PATH_VARIABLE`] if that is set, otherwise next to this library and on the search path of the
     /// dynamic linker.
     ///
-    /// Fails with `BackendMissing` if no library is found (the message lists each place) or if this library was
-    /// built without the headers; with `Unsupported` if the library has another major version than the headers, or an
-    /// older minor version; with `DeviceMissing` if TensorRT is requested without a GPU, which it requires; and with
-    /// `InvalidArgument` for [`Choice::OnnxRuntime`], which is not such a library.
+    /// Fails with `BackendMissing` if no library is found (the message lists each place) or if this library was built
+    /// without the headers. Fails with `Unsupported` if the library has another major version than the headers, an
+    /// older minor version, or lacks a function. Fails with `DeviceMissing` if TensorRT is requested without a GPU,
+    /// which it requires, and with `InvalidArgument` for [`Choice::OnnxRuntime`], which is not such a library. For
+    /// [`Choice::Auto`], the kind is that of the error of TensorRT-RTX.
     pub fn open(choice: Choice, folder: Option<&Path>) -> Result<Library> {
         match choice {
             Choice::TensorRt => open(Backend::TensorRt, folder, "it was requested".to_owned()),
@@ -129,8 +131,8 @@ impl Library {
                             first.message().lines().next().unwrap_or("").trim_end_matches("; tried")
                         ),
                     )
-                    // The kind is that of the last error: a missing library, even if a driver or a device is missing,
-                    // too.
+                    // The kind is that of TensorRT-RTX's error, because TensorRT-RTX needs neither a driver nor a
+                    // device.
                     .map_err(|second| Error::new(second.kind(), format!("{first}\n{second}")))
                 }
             },
@@ -202,7 +204,7 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
             // Without a driver, TensorRT has returned invalid pointers and ended the process.
             device()?;
         }
-        // SAFETY: they are stored as addresses and called by the shim, which has their declarations.
+        // SAFETY: the functions are stored as addresses and called by the shim, which has their declarations.
         let [create_builder, create_runtime, create_parser] = unsafe {
             [
                 function(&first, c"createInferBuilder_INTERNAL", &at(main))?,
@@ -239,8 +241,8 @@ fn version_of(library: &driver::Library, path: &Path) -> Result<i32> {
     Ok(unsafe { function::<unsafe extern "C" fn() -> i32>(library, c"getInferLibVersion", path)?() })
 }
 
-/// Returns the compute capability of the first NVIDIA GPU, for example 89 for 8.9. Fails with
-/// `DeviceMissing` if there is no driver or no GPU; the message names which is missing.
+/// Returns the compute capability of the first NVIDIA GPU, for example 89 for 8.9. Fails with `DeviceMissing` if there
+/// is no driver or no GPU (the message names which is missing), and with `Unsupported` if the driver lacks a function.
 pub fn device() -> Result<i32> {
     Driver::get()?.capability(0)
 }

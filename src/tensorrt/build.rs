@@ -35,16 +35,26 @@ mod flag {
 /// [`EngineFile::is_one`]), or a folder that receives `model.engine`; the manifest has the name of the engine followed
 /// by `.json`. For ONNX Runtime's provider, `output` is a file `X.onnx`, or a folder that receives `model_ctx.onnx`.
 ///
-/// An existing engine of the same model, backend and options is kept unless `force` is set, and the report says whether
-/// it was `reused`. `runtime` is needed for ONNX Runtime's provider, for precisions other than fp32, whose error is
-/// measured before the build, and for lowering some operators. Progress stages: `hash`, then `calibrate` for int8 and
-/// fp8 (in runs), `precision` (in measurements) and `build` (in steps of the library).
+/// An existing engine is kept if its manifest has the same model, backend, device, options and version of this library,
+/// unless `force` is set. The report says whether it was `reused`. `runtime` is needed for ONNX Runtime's provider, for
+/// precisions other than fp32, whose error is measured before the build, and for lowering some operators. Progress
+/// stages: `hash`, then `calibrate` for int8 and fp8 (in runs), `precision` (in measurements) and `build` (in steps of
+/// the library).
 ///
-/// Fails with `BackendMissing`, `DeviceMissing` and `Unsupported` like [`Library::open`]; `InvalidArgument` for options
-/// out of range, and if the size of an input varies and no option sets it; `NotFound` for an input that the model does
-/// not have; `Unsupported` for operators that cannot be lowered (the message names them) or that the library rejects;
-/// `GateNotMet` if the error stays above the limit; `Mismatch` if a different engine exists and must not be replaced;
-/// `Io` if files cannot be written.
+/// Fails with:
+///
+/// - `BackendMissing`, `DeviceMissing` and `Unsupported` like [`Library::open`];
+/// - `InvalidArgument` for options out of range, if the size of an input varies and no option sets it, and without
+///   `runtime` if the precision or the backend needs it;
+/// - `NotFound` for an input that the model does not have, a calibration file that does not exist, and a calibration
+///   text if the model has no tokenizer;
+/// - `Unsupported` for operators that cannot be lowered, also for lack of `runtime` (the message names them), or that the
+///   library rejects, and if no node can use the precision;
+/// - `Runtime` if ONNX Runtime cannot run the model for the measurements;
+/// - `GateNotMet` if the error stays above the limit;
+/// - `Backend` or `LimitExceeded` if the library fails or memory is exhausted;
+/// - `Mismatch` if a different engine exists and must not be replaced;
+/// - `Io` if files cannot be written, and `Cancelled` or `Timeout` if `call` ends the build.
 pub fn build(
     runtime: Option<&'static Runtime>,
     model: &Model,
@@ -92,7 +102,7 @@ pub fn build(
 /// Returns the graph that the backend would receive, and a report, without building an engine: the graph is lowered to
 /// the operators that the backend's parser supports, in the requested precision. Its inputs and outputs are those of
 /// `model`. No backend is needed, and `runtime` only where [`build`] needs it for the graph. Fails like [`build`] for
-/// the options and the graph; sizes that no option sets are not an error.
+/// the options and the graph. Unless the options have profiles, sizes that no option sets are not an error.
 pub fn graph(
     runtime: Option<&'static Runtime>,
     model: &Model,
@@ -190,7 +200,7 @@ fn make(
         graph_sha256,
         error: report.summary.get("error").cloned(),
     };
-    // The old manifest is removed first: an engine must never be next to a manifest of another one.
+    // The old manifest is removed first: an engine must never be next to the manifest of another engine.
     let beside = manifest::path_of(engine);
     match std::fs::remove_file(&beside) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).at(|| beside.display().to_string()),
@@ -203,7 +213,7 @@ fn make(
     Ok(manifest)
 }
 
-/// Returns the data of a build for a backend.
+/// Returns the parameters of a build, with the content of the timing cache. Fails if the cache cannot be read.
 fn job(library: Library, parsed: &Parsed, profiles: &Profiles, options: &TensorRtOptions) -> Result<work::Job> {
     let timing = match &options.timing_cache {
         None => None,

@@ -34,7 +34,7 @@ pub(super) struct Rewritten {
 /// weights.
 ///
 /// `emulated` keeps the type float32 and rounds instead, so that a runtime without kernels for the low-precision type
-/// can run the graph.
+/// can run the graph. Fails if a constant cannot be read, or if its converted values cannot be written to `scratch`.
 pub(super) fn rewrite(
     original: &ModelProto,
     floats: &HashSet<String>,
@@ -68,7 +68,8 @@ pub(super) fn rewrite(
     for name in &short_made {
         writer.name(name);
     }
-    // A constant is kept in float32 if a node reads it so, and converted if a node reads its low-precision form.
+    // A constant is converted if a node reads its low-precision form. It stays in float32 if a node reads it in
+    // float32, or if it is the default value of an input.
     let defaults: HashSet<String> = graph.input.iter().filter_map(|i| i.name.clone()).collect();
     let mut initializers = Vec::with_capacity(graph.initializer.len());
     for constant in std::mem::take(&mut graph.initializer) {

@@ -15,7 +15,7 @@ use crate::runtime::driver::Driver;
 use crate::runtime::{Execution, Provider, ProviderChoice, Runtime, Session, SessionOptions, available};
 use std::path::Path;
 
-/// Checks that the provider is available. Fails with the reason if it is not.
+/// Fails with the reason if ONNX Runtime's TensorRT provider is not available.
 pub(super) fn starts(runtime: &'static Runtime) -> Result<()> {
     let found = available(runtime, 0).into_iter().find(|found| found.provider == Provider::TensorRt);
     match found.and_then(|found| found.reason) {
@@ -24,16 +24,17 @@ pub(super) fn starts(runtime: &'static Runtime) -> Result<()> {
     }
 }
 
-/// Returns the compute capability of the GPU that the provider builds for.
+/// Returns the compute capability of the GPU that the provider builds for, for example 89 for 8.9. Fails with
+/// `DeviceMissing` if there is no driver or no GPU.
 pub(super) fn capability() -> Result<i32> {
     Driver::get()?.capability(0)
 }
 
-/// Builds `output` from a graph, replacing an existing file, writes the manifest next to it, and returns the manifest.
-/// The session that builds it is dropped before the return, so that others can read the file.
+/// Builds `output` from a graph, replacing an existing file, writes the manifest next to it, and returns the manifest,
+/// whose `error` is `None`. The session that builds the file is dropped before the return, so that others can read it.
 ///
-/// Fails with [`crate::error::Kind::InvalidArgument`] if no input varies in size (there is no profile) or the path is
-/// not UTF-8, and with `Unsupported` for several profiles.
+/// Fails with [`crate::error::Kind::InvalidArgument`] if the path is not UTF-8, with `Unsupported` for several
+/// profiles, with `Io` if a file cannot be written, and like [`starts`] and [`Session::new`].
 pub(super) fn make(
     runtime: &'static Runtime,
     graph: ModelProto,

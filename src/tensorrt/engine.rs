@@ -26,10 +26,10 @@ pub struct Engine {
     manifest: Manifest,
     slots: Vec<Slot>,
     profile: Option<i32>,
-    /// Shapes that the package of the engine accepts.
+    /// Input shapes that the package of the engine accepts; `None` for all shapes of the engine's profiles.
     contract: Option<Arc<Contract>>,
-    // This field is dropped after those above it, because the runner and the device memory of the slots belong to its
-    // context.
+    // This field is dropped after those above it, because the runner and the device memory of the slots belong to the
+    // CUDA context of the device.
     device: Device,
     _bytes: bytes::Bytes,
 }
@@ -102,7 +102,7 @@ unsafe impl Send for Runner {}
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        // SAFETY: it was opened once and is closed only here.
+        // SAFETY: the engine was opened once and is closed only here.
         unsafe { (self.calls.close)(self.raw) }
     }
 }
@@ -124,9 +124,12 @@ struct Slot {
 unsafe impl Send for Slot {}
 
 impl Engine {
-    /// Loads the engine at `path` on the GPU with the index `device_id`, and returns it. Fails like [`manifest::open`],
-    /// with [`crate::error::Kind::DeviceMissing`] if there is no such GPU, with `Backend` if TensorRT cannot use the
-    /// engine there, and with `Unsupported` if an input or output has a type that this library lacks.
+    /// Loads the engine at `path` on the GPU with the index `device_id`, and returns it.
+    ///
+    /// Fails like [`manifest::open`], with [`crate::error::Kind::DeviceMissing`] if there is no such GPU, with
+    /// `Backend` if TensorRT cannot use the engine there, and with `LimitExceeded` if the GPU is out of memory. Fails
+    /// with `Unsupported` if an input or output has a type that this library lacks, and with `InvalidArgument` for a
+    /// file that ONNX Runtime's provider built, which runs in a [`Session`](crate::runtime::Session) instead.
     pub fn open(path: &Path, options: &OpenOptions, device_id: u32) -> Result<Engine> {
         let manifest = manifest::open(path, options)?;
         let device = Device::open(device_id).at(|| path.display())?;
@@ -195,14 +198,15 @@ impl Engine {
         })
     }
 
-    /// Runs the engine: copies inputs to the GPU, computes, and returns copies of the outputs named in `outputs` in
-    /// that order; of all outputs if it is empty. `call` is checked before and after, because a run on a GPU is not
-    /// interrupted.
+    /// Runs the engine: copies inputs to the GPU, computes, and returns the names and copies of the outputs that
+    /// `outputs` names, in that order; of all outputs if `outputs` is empty. `call` is checked only before and after
+    /// the run, because a run on a GPU is not interrupted.
     ///
-    /// Fails with [`crate::error::Kind::NotFound`] for names that the engine does not have; with `InvalidArgument` for
-    /// an input that is missing, has another type, or has a size outside all profiles or the contract, and for a name
-    /// that is given twice; with `Unsupported` if the size of an output is known only after the run; with
-    /// `LimitExceeded` if the memory of the GPU is exhausted; and with `Backend` for errors of TensorRT or the driver.
+    /// Fails with [`crate::error::Kind::NotFound`] for names that the engine does not have. Fails with
+    /// `InvalidArgument` for an input that is missing, has another type, or has a size outside all profiles or the
+    /// contract, and for a name that is given twice. Fails with `Unsupported` if the size of an output is known only
+    /// after the run, with `LimitExceeded` if the memory of the GPU is exhausted, and with `Backend` for errors of
+    /// TensorRT or the driver. Also fails like [`Call::check`].
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
         call.check()?;
         self.check(inputs, outputs)?;
@@ -379,7 +383,7 @@ fn slots(runner: &Runner) -> Result<Vec<Slot>> {
     for index in 0..limits::RUN_VALUES as i32 {
         let mut raw =
             RawTensor { name: std::ptr::null(), dims: [0; 8], rank: 0, data_type: 0, is_input: 0, on_host: 0 };
-        // SAFETY: the runner is alive; the structure is the shim's.
+        // SAFETY: the runner is alive, and `raw` has the layout of the shim's structure.
         if unsafe { (runner.calls.tensor)(runner.raw, index, &mut raw) } != 0 {
             break;
         }
@@ -400,7 +404,7 @@ fn slots(runner: &Runner) -> Result<Vec<Slot>> {
     Ok(slots)
 }
 
-/// Returns the element type for a value of TensorRT's `DataType`; `None` for types that engines here do not use.
+/// Returns the element type for a value of TensorRT's `DataType`; `None` for types that this library does not support.
 fn data_type(number: i32) -> Option<DataType> {
     Some(match number {
         0 => DataType::Float32,

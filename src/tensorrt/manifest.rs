@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// The format version of manifests that this library writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
 
-/// The content of the manifest `X.engine.json` of an engine.
+/// The content of the manifest of an engine, which is the file `X.engine.json` next to `X.engine` (see [`path_of`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Format version; see [`FORMAT`].
@@ -30,7 +30,8 @@ pub struct Manifest {
     pub engine_sha256: String,
     /// SHA-256 of the ONNX graph that the backend received.
     pub graph_sha256: String,
-    /// Error of the precision against fp32, measured before the build, as in the report; `None` for fp32.
+    /// Error of the precision against fp32, measured before the build, as in the field `error` of the report; `None`
+    /// for fp32.
     pub error: Option<Value>,
 }
 
@@ -45,8 +46,8 @@ pub struct Key {
     pub backend: Backend,
     /// Version of the backend.
     pub backend_version: String,
-    /// Compute capability of the target, for example `89`. For TensorRT-RTX, the list of those requested, for example
-    /// `86,89`, or `none` if all that it supports are meant.
+    /// Compute capability of the target, for example `89`. For TensorRT-RTX, the requested capabilities, for example
+    /// `86,89`, or `none` for an engine that runs on all capabilities that TensorRT-RTX supports.
     pub compute_capability: String,
     /// Precision of the engine; see [`Precision`].
     pub precision: Precision,
@@ -81,7 +82,8 @@ pub fn path_of(engine: &Path) -> PathBuf {
 
 impl Manifest {
     /// Returns the manifest next to the file `engine`; `None` if there is none. Fails with `InvalidModel` if it is
-    /// damaged, and with `Unsupported` for a format version newer than [`FORMAT`].
+    /// damaged, with `Unsupported` for a format version newer than [`FORMAT`], and like [`files::read`], except with
+    /// `NotFound`.
     pub fn read(engine: &Path) -> Result<Option<Manifest>> {
         let path = path_of(engine);
         let content = match files::read(&path, limits::CONFIG_BYTES) {
@@ -110,7 +112,7 @@ impl Manifest {
         text
     }
 
-    /// Returns whether `engine` are the bytes of the engine that the manifest describes.
+    /// Returns whether the manifest describes the engine with the content `engine`: whether size and SHA-256 are equal.
     pub fn is_of(&self, engine: &[u8]) -> bool {
         self.engine_bytes == engine.len() as u64 && self.engine_sha256 == sha256(engine)
     }
@@ -129,13 +131,15 @@ pub struct OpenOptions {
     /// Whether the caller trusts the author of the engine, which contains code. Default: false, which refuses every
     /// engine.
     pub trust: bool,
-    /// Backend that must have built the engine, and that loads it; `Auto` accepts any.
+    /// Backend that must have built the engine, and that loads it; `Auto` accepts any. It is not checked for an engine
+    /// that ONNX Runtime's provider built.
     pub backend: Choice,
     /// Folder of the backend's library; `None` searches for it.
     pub library: Option<PathBuf>,
 }
 
-/// Fails with `Mismatch` for a backend, a version or a device that an engine was not built for.
+/// Fails with `Mismatch` for a backend, a version or a device that an engine was not built for. The version may differ
+/// for a version-compatible engine, and the device for a hardware-compatible engine or one of TensorRT-RTX.
 fn check_library(library: &Library, key: &Key) -> Result<()> {
     if library.backend() != key.backend {
         bail!(Mismatch, "the engine is for {}, not {}", key.backend.name(), library.backend().name());
@@ -157,13 +161,16 @@ fn check_library(library: &Library, key: &Key) -> Result<()> {
 }
 
 /// Returns the manifest of an engine after checking whether the engine may be used on this machine: that it is trusted
-/// and intact, and that model, backend and device match. The backend's library also reads the engine; TensorRT-RTX
-/// reads only its header on a machine without a GPU. Of an engine that ONNX Runtime's provider built, the device is
-/// checked but not the version.
+/// and intact, and that model, backend, version and device match. The version may differ for a version-compatible
+/// engine, and the device for a hardware-compatible engine or one of TensorRT-RTX.
 ///
-/// Fails with `Untrusted` if it is not trusted or has no manifest, `InvalidModel` if the file differs from its manifest
-/// or is not an engine, and `Mismatch` for another model, backend, version or device; the message names the difference.
-/// Also fails like [`Manifest::read`] and [`Library::open`].
+/// The backend's library also reads the engine; TensorRT-RTX reads only its header on a machine without a GPU. For an
+/// engine that ONNX Runtime's provider built, only trust, content, model and device are checked.
+///
+/// Fails with `Untrusted` if the engine is not trusted or has no manifest, and with `InvalidModel` if the file differs
+/// from its manifest or is not an engine. Fails with `Mismatch` for another model, backend, version or device; the
+/// message names the difference. Fails with `DeviceMissing` or `Backend` if the library cannot read the engine. Also
+/// fails like [`files::open`], [`Manifest::read`], [`Library::open`] and [`device`].
 pub fn open(engine: &Path, options: &OpenOptions) -> Result<Manifest> {
     let place = || engine.display().to_string();
     let file = files::open(engine)?;

@@ -14,14 +14,14 @@ type Free = unsafe extern "C" fn(Address) -> c_int;
 type ToDevice = unsafe extern "C" fn(Address, *const c_void, usize, *mut c_void) -> c_int;
 type ToHost = unsafe extern "C" fn(*mut c_void, Address, usize, *mut c_void) -> c_int;
 
-/// An open GPU for one user, with its primary CUDA context, which NVIDIA's libraries also use, and a stream.
+/// An open GPU: its primary CUDA context, which NVIDIA's libraries also use, and a stream.
 pub(super) struct Device {
     calls: Calls,
     number: c_int,
     context: *mut c_void,
     stream: *mut c_void,
 }
-// SAFETY: contexts and streams may be used from any thread, one at a time; `enter` makes the context that thread's.
+// SAFETY: contexts and streams may be used from any thread, one at a time; `enter` makes the context current on it.
 unsafe impl Send for Device {}
 
 /// The functions of `cuda.h` under their names since CUDA 4.
@@ -45,8 +45,10 @@ fn done(status: c_int, what: &str) -> Result<()> {
 }
 
 impl Device {
-    /// Opens the GPU with the index `number`, and makes its context current on this thread. Fails with
-    /// [`crate::error::Kind::DeviceMissing`] if it does not exist.
+    /// Opens the GPU with the index `number`, makes its context current on this thread, and returns the device. Fails
+    /// with [`crate::error::Kind::DeviceMissing`] if there is no driver or no such GPU, with `Unsupported` if the
+    /// driver lacks a function, with `LimitExceeded` if the GPU is out of memory, and with `Backend` for other errors
+    /// of the driver.
     pub fn open(number: u32) -> Result<Device> {
         let driver = Driver::get()?;
         driver.capability(number)?;
@@ -89,19 +91,21 @@ impl Device {
         self.number.unsigned_abs()
     }
 
+    /// Returns the CUDA stream of the device, which is destroyed when the device is dropped.
     pub fn stream(&self) -> *mut c_void {
         self.stream
     }
 
     /// Waits until all work that was enqueued on the stream is done. Fails with [`crate::error::Kind::Backend`] if the
-    /// work failed.
+    /// work failed, or with `LimitExceeded` if it ran out of memory.
     pub fn wait(&self) -> Result<()> {
         // SAFETY: the stream is of this device.
         done(unsafe { (self.calls.synchronize)(self.stream) }, "cuStreamSynchronize")
     }
 
-    /// Makes `room` a buffer of at least `size` bytes: frees a smaller one, without copying its content, and allocates.
-    /// Fails with [`crate::error::Kind::LimitExceeded`] if the device is out of memory.
+    /// Makes `room` a buffer of at least `size` bytes: if it is smaller, frees it, without copying its content, and
+    /// allocates another. Fails with [`crate::error::Kind::LimitExceeded`] if the device is out of memory, and with
+    /// `Backend` for other errors of the driver.
     pub fn room(&self, room: &mut Room, size: usize) -> Result<()> {
         if room.size >= size.max(1) {
             return Ok(());
@@ -116,7 +120,7 @@ impl Device {
     /// Frees the memory of `room`, which is empty afterwards.
     pub fn give_back(&self, room: &mut Room) {
         if room.size > 0 {
-            // SAFETY: it was allocated here, once. A failure only leaks memory.
+            // SAFETY: `Device::room` allocated the memory, which is freed only here. A failure only leaks memory.
             unsafe { (self.calls.free)(room.address) };
         }
         *room = Room::default();
@@ -153,7 +157,8 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // SAFETY: each was created here, once; no work is pending, because every run waits for its end.
+        // SAFETY: `open` created the stream and retained the context, once. No work is pending, because every run waits
+        // for its end.
         unsafe {
             if !self.stream.is_null() {
                 (self.calls.stream_destroy)(self.stream);

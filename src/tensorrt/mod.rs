@@ -1,11 +1,16 @@
 //! TensorRT: engines for NVIDIA GPUs.
 //!
 //! [`build`] is the entry point: it builds an engine file and its manifest from a model. [`graph`] returns only the
-//! graph that the library would receive. `portable` lowers operators that its parser does not support, `precision`
-//! writes a lower precision into the graph (with `casts` and `quantized`; `sample` measures), `sparsity` counts 2:4
-//! patterns, `unranked` finds values without a rank, `profile` makes optimization profiles, `backend` finds the
-//! libraries (`context` is ONNX Runtime's provider as one), `shim` calls them on the thread of `work`, and
-//! [`manifest`] identifies an engine. [`Engine`] runs one, with device memory from `memory`.
+//! graph that TensorRT would receive. [`manifest`] identifies an engine. [`Engine`] runs an engine, with device memory
+//! from `memory`.
+//!
+//! The graph: `portable` lowers operators that TensorRT's parser does not support. `precision` writes a lower precision
+//! into the graph, with `casts` for fp16 and bf16, `quantized` for int8 and fp8, and `sample` for the measurements.
+//! `sparsity` counts weights with the 2:4 pattern, `unranked` finds values without a rank, and `profile` makes
+//! optimization profiles.
+//!
+//! The build: `backend` finds and opens the libraries, and `shim` calls them, on the thread of `work`. `context` builds
+//! with ONNX Runtime's TensorRT provider instead.
 //!
 //! TensorRT's own interface consists of C++ classes; `shim.cc` wraps them in C functions. It is compiled where NVIDIA's
 //! headers are available (`make deps`), and the libraries are opened at run time: building or loading this library

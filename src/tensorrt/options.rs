@@ -24,20 +24,20 @@ choice! {
     pub enum Precision: optimize_precision_t = Fp32 {
         /// The precision of the model.
         Fp32 = 0, "fp32";
-        /// float16 for matrix products and the nodes around them.
+        /// float16 for matrix products, convolutions and the nodes around them.
         Fp16 = 1, "fp16";
-        /// bfloat16 for matrix products and the nodes around them.
+        /// bfloat16 for matrix products, convolutions and the nodes around them.
         Bf16 = 2, "bf16";
-        /// 8-bit integers for products with weights.
+        /// 8-bit integers for matrix products and convolutions with weights.
         Int8 = 3, "int8";
-        /// float8 (E4M3) for products with weights.
+        /// float8 (E4M3) for matrix products and convolutions with weights.
         Fp8 = 4, "fp8";
     }
 }
 
 impl Precision {
-    /// Returns the default limit of the relative error of the worst output. The limits follow the significant bits:
-    /// float16 has 11, bfloat16 8, int8 7 and float8 4.
+    /// Returns the default limit of the relative error of the worst output. The limit is higher for types with fewer
+    /// significant bits: float16 has 11, bfloat16 8, int8 7 and float8 4. int8 and float8 have the same limit.
     fn usual_error(self) -> f64 {
         match self {
             Precision::Fp32 | Precision::Fp16 => 0.01,
@@ -55,7 +55,7 @@ impl Precision {
 /// The shapes of inputs, by name.
 pub type Shapes = Vec<(String, Vec<i64>)>;
 
-/// An optimization profile. Inputs that it does not list have the sizes of the other options.
+/// An optimization profile. An input that is in none of its lists has the sizes that the other options set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -68,8 +68,8 @@ pub struct GivenProfile {
     pub max: Shapes,
 }
 
-/// Options of the build of an engine. The defaults keep the model's precision and require that the model fixes all
-/// sizes.
+/// Options of the build of an engine. The defaults keep the model's precision and require that the model or the
+/// contract of its package fixes all sizes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -80,9 +80,11 @@ pub struct TensorRtOptions {
     pub backend: Choice,
     /// Folder of the backend's library; `None` searches for it as [`super::Library::open`] does.
     pub library: Option<PathBuf>,
-    /// Batch size of the engine, at most 2^31; 0 (default) leaves it to `dimensions` and `profiles`.
+    /// Batch size of the engine, at most 2^31; 0 (default) leaves it to `dimensions`, `profiles` and the contract of a
+    /// package.
     pub batch_size: i64,
-    /// Sequence length in tokens, at most 2^31; 0 (default) leaves it to `dimensions` and `profiles`.
+    /// Sequence length in tokens, at most 2^31; 0 (default) leaves it to `dimensions`, `profiles` and the contract of a
+    /// package.
     pub sequence_length: i64,
     /// Sizes of dimensions by their name in the model, or by `batch`, `sequence` and `past` for dimensions whose name
     /// or position suggests these. The name of an integer input that holds a size sets the range of its value.
@@ -91,12 +93,12 @@ pub struct TensorRtOptions {
     /// profiles, one profile follows from `batch_size`, `sequence_length` and `dimensions`, and from the contract of a
     /// package.
     pub profiles: Vec<GivenProfile>,
-    /// Device memory that a layer may use as workspace, in bytes; 0 for all of it.
+    /// Device memory that a layer may use as workspace, in bytes; 0 (default) for all device memory.
     pub workspace: u64,
-    /// TensorRT's builder optimization level, 0 to 5; `None` for its default.
+    /// TensorRT's builder optimization level, 0 to 5; `None` (default) for TensorRT's own default.
     pub optimization_level: Option<i32>,
-    /// Path of the file with the timing cache (TensorRT), which the build reads if it exists, and updates; `None` for
-    /// no cache.
+    /// Path of the file with the timing cache of TensorRT, which the build reads if it exists, and updates; `None`
+    /// (default) for no cache. TensorRT-RTX has no timing cache.
     pub timing_cache: Option<PathBuf>,
     /// Whether the engine also runs with later versions of the backend.
     pub version_compatible: bool,
@@ -105,7 +107,7 @@ pub struct TensorRtOptions {
     /// Whether the engine omits its weights. A program must add them with TensorRT's refitter before it runs the
     /// engine, which this library does not do.
     pub strip: bool,
-    /// Whether programs may replace weights with TensorRT's refitter after loading. Excludes `strip`.
+    /// Whether programs may replace weights with TensorRT's refitter after loading. Cannot be combined with `strip`.
     pub refit: bool,
     /// Whether the builder may use 2:4 structured sparsity of weights.
     pub sparsity: bool,
@@ -119,19 +121,20 @@ pub struct TensorRtOptions {
     /// Maximum relative error of an output against fp32 on a sample; nodes return to fp32 until it is met. 0 (default)
     /// selects 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8. It has no effect for fp32.
     pub max_error: f64,
-    /// Path of calibration data for int8 and fp8: a text file, or tensors for the inputs (`X.safetensors`); `None` uses
-    /// built-in sentences or generated numbers.
+    /// Path of calibration data for int8 and fp8: a text file, or tensors for the inputs (`X.safetensors`). `None` uses
+    /// built-in sentences for text models and generated numbers for others.
     pub calibration: Option<PathBuf>,
-    /// The calibration text itself, instead of a file.
+    /// Calibration text for int8 and fp8, which has priority over `calibration`; `None` for no text.
     #[serde(skip)]
     pub calibration_text: Option<String>,
     /// Names or operators of nodes that stay fp32.
     pub keep_fp32: Vec<String>,
     /// Whether to build even if the existing engine matches.
     pub force: bool,
-    /// Whether a different existing engine is an error; otherwise it is replaced.
+    /// Whether an existing engine that does not match is an error; otherwise it is replaced. It is also replaced if
+    /// `force` is set.
     pub refuse_mismatch: bool,
-    /// Number of threads of the measurements on the CPU; 0 (default) for all.
+    /// Number of threads of the measurements on the CPU; 0 (default) for one per processor.
     pub threads: usize,
     /// Whether the backend reads the model from a file with external weights, as it must above 2 GiB.
     #[doc(hidden)]
@@ -168,8 +171,8 @@ impl TensorRtOptions {
     }
 }
 
-/// Returns the shapes in a text like `ids:1x16,mask:1x16`; an empty text has none. Fails with
-/// [`crate::error::Kind::InvalidArgument`] for other texts.
+/// Returns the shapes in a text like `ids:1x16,mask:1x16`; an empty list for an empty text. Fails with
+/// [`crate::error::Kind::InvalidArgument`] for texts of another form, negative sizes and too many dimensions.
 pub fn parse_shapes(text: &str) -> Result<Shapes> {
     text.split(',').filter(|part| !part.trim().is_empty()).map(|part| crate::shapes::parse_shape(part.trim())).collect()
 }

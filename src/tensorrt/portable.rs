@@ -70,7 +70,7 @@ fn by_shape(
     reasons: &mut HashMap<String, String>,
     call: &Call,
 ) -> Result<usize> {
-    // A FusedMatMul needs no shapes here.
+    // `lower_each` lowers a FusedMatMul without shapes, and TensorRT supports GridSample.
     let wanted = |node: &NodeProto| lower::by_shape(node) && !matches!(node.op(), "FusedMatMul" | "GridSample");
     let named: Vec<String> =
         proto.graph.iter().flat_map(|g| &g.node).filter(|n| wanted(n)).map(|n| n.label().to_owned()).collect();

@@ -73,7 +73,8 @@ const ROUNDS: usize = 6;
 /// A graph in lower precision.
 pub(super) struct Lowered {
     pub proto: ModelProto,
-    /// Reports on nodes that read or write float32; for int8 and fp8 only on products.
+    /// Reports on nodes that read or write float32; for int8 and fp8 only on products with weights and on nodes that
+    /// `keep_fp32` selects.
     pub nodes: Vec<NodeReport>,
     /// Error of the lower precision, as in the report.
     pub error: Value,
@@ -105,11 +106,11 @@ struct Measured {
     outputs: Map<String, Value>,
 }
 
-/// Lowers the precision of `model`, measures the error on a sample with the input `shapes`, and returns both. Progress
-/// stages: `calibrate` for int8 and fp8, in runs, and `precision`, in measurements.
+/// Lowers the precision of `model`, measures the error on a sample with the input `shapes`, and returns the graph and
+/// the error. Progress stages: `calibrate` for int8 and fp8, in runs, and `precision`, in measurements.
 ///
-/// Fails with [`crate::error::Kind::Unsupported`] if no node can use the lower precision or the model cannot be run on
-/// a sample, and with `GateNotMet` if the error stays above the limit.
+/// Fails with [`crate::error::Kind::Unsupported`] if no node can use the lower precision, with `GateNotMet` if the
+/// error stays above the limit, and like [`Sample::take`] and [`quantized::ranges`].
 pub(super) fn lower(
     runtime: &'static Runtime,
     model: &Model,

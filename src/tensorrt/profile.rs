@@ -13,7 +13,7 @@ use std::collections::HashMap;
 /// The optimization profiles of an engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Profiles {
-    /// Names of the inputs with dynamic sizes, in the model's order, with their ranks.
+    /// Names of the inputs with dynamic sizes, in the model's order, with their ranks (0 for an unknown rank).
     pub inputs: Vec<(String, usize)>,
     /// Minimum, optimum and maximum shape of each of `inputs`, for each profile; no profiles if `inputs` is empty.
     pub shapes: Vec<Vec<[Vec<i64>; 3]>>,
@@ -23,13 +23,20 @@ pub struct Profiles {
 }
 
 impl Profiles {
-    /// Returns the profiles for a model that the options describe. A size comes from the shapes of a profile, the sizes
-    /// by name, the batch size and sequence length, or the contract of a package, in this order. A past has length 0 by
-    /// default.
+    /// Returns the profiles that `options` describe for `model`. The size of a dynamic dimension is the first of these
+    /// that is set:
+    ///
+    /// - the shapes that the profile has for this input,
+    /// - the entry of `dimensions` with the dimension's name in the model,
+    /// - the size of a dimension of the same name in other shapes of the profile,
+    /// - `batch_size`, `sequence_length`, or the entries `batch`, `sequence` and `past` of `dimensions`,
+    /// - the contract of a package.
+    ///
+    /// A past has length 0 by default if the sequence length is known.
     ///
     /// Fails with [`crate::error::Kind::InvalidArgument`] if a size is not set, a shape does not fit the model, or
-    /// minimum, optimum and maximum do not ascend (the message names the input); with `NotFound` for an input that the
-    /// model does not have; and with `Unsupported` for an input of more than 8 dimensions.
+    /// minimum, optimum and maximum do not ascend; the message names the input. Fails with `NotFound` for an input that
+    /// the model does not have, and with `Unsupported` for an input of more than 8 dimensions.
     pub fn new(model: &Model, options: &TensorRtOptions) -> Result<Profiles> {
         let infos = meaningful(&model.inputs());
         let contract = model.card().contract.clone();
@@ -76,7 +83,7 @@ impl Profiles {
         self.shapes.iter().map(profile).collect()
     }
 
-    /// Returns the optimum shapes of the first profile, for a sample.
+    /// Returns the optimum shapes of the first profile, for a sample; empty if there are no profiles.
     pub fn usual(&self) -> Shapes {
         let shapes = self.shapes.first().map_or(&[][..], Vec::as_slice);
         self.inputs.iter().zip(shapes).map(|((name, _), s)| (name.clone(), s[1].clone())).collect()

@@ -1,7 +1,7 @@
 //! Graphs in int8 and fp8. The activations of products with weights pass through `QuantizeLinear` and
 //! `DequantizeLinear`, and the weights are stored quantized, before a `DequantizeLinear`. Quantization is symmetric, as
-//! TensorRT requires. Each output channel of a weight has a scale (before opset 13, each weight), and each tensor of
-//! activations has one that is found on calibration data.
+//! TensorRT requires. A weight has one scale for each output channel, or before opset 13 a single scale. A tensor of
+//! activations has a single scale, which is found on calibration data.
 
 use super::casts::{Form, Rewritten};
 use super::options::{Precision, TensorRtOptions};
@@ -36,8 +36,8 @@ pub(super) struct Weighted<'w> {
     pub axis: usize,
 }
 
-/// Returns the weight of a product (`MatMul`, `Gemm` or `Conv`), or as the inner error the reason why it has none;
-/// `None` for other nodes. `constants` are the float32 initializers by name.
+/// Returns the weight of a product (`MatMul`, `Gemm` or `Conv`), or as the inner error the reason why there is no
+/// weight that can be quantized; `None` for other nodes. `constants` are the float32 initializers by name.
 pub(super) fn weight_of<'w>(
     node: &NodeProto,
     constants: &HashMap<&'w str, &'w TensorProto>,
@@ -74,9 +74,12 @@ pub(super) fn methods(precision: Precision) -> &'static [Method] {
     if precision == Precision::Fp8 { &[Method::MinMax] } else { &[Method::MinMax, Method::LeastSquares] }
 }
 
-/// Returns by name the magnitude that the scale of each activation of a product with a weight is made from, and the
-/// number of batches. The data are those of the options, or built-in sentences or generated numbers. Progress stage:
-/// `calibrate`, in runs. Fails with [`crate::error::Kind::NotFound`] for a text if the model has no tokenizer.
+/// Returns the magnitudes from which the scales of activations follow, by the name of the activation, and the number of
+/// batches. The activations are the inputs of products with weights. The data are those of the options, or built-in
+/// sentences or generated numbers. Progress stage: `calibrate`, in runs.
+///
+/// Fails with [`crate::error::Kind::NotFound`] for a text if the model has no tokenizer, with `InvalidArgument` for a
+/// text file that is not UTF-8, and if the data cannot be read or do not fit the model.
 pub(super) fn ranges(
     runtime: &'static Runtime,
     model: &Model,
@@ -127,8 +130,8 @@ fn of_text(model: &Model, text: &str) -> Result<Vec<Batch>> {
     calibrate::batches(model, &Calibration::Text { text, tokenizer: &tokenizer, windows: 0, length: 0 })
 }
 
-/// Returns a model in which the inputs of the nodes with [`Form::Short`] are quantized. `largest` are the magnitudes of
-/// [`ranges`].
+/// Returns `original` with quantized inputs and weights of the nodes with [`Form::Short`]. `largest` are the magnitudes
+/// of [`ranges`]. Fails if a weight cannot be read, or if its quantized values cannot be written to `scratch`.
 pub(super) fn rewrite(
     original: &ModelProto,
     forms: &[Form],

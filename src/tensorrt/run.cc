@@ -38,8 +38,9 @@ template <typename D> bool dims_of(const D &from, int64_t *dims, int32_t *rank) 
 }
 } // namespace
 
-// Loads an engine and returns its handle, which `close` frees; NULL with the reason in `result` if it fails. `create`
-// is createInferRuntime_INTERNAL. `engine` must live as long as the handle. Requires a driver.
+// Loads an engine and returns its handle, which `close` frees. If it fails, returns NULL with the reason in `result`;
+// without a reason if there is no memory for the handle. `create` is createInferRuntime_INTERNAL. `engine` must live as
+// long as the handle. Requires a driver.
 extern "C" void *SHIM_FUNCTION(open)(void *create, const void *engine, uint64_t size, shim_result *result) {
     void *memory = std::malloc(sizeof(Runner));
     if (memory == nullptr) return nullptr;
@@ -60,7 +61,8 @@ extern "C" void SHIM_FUNCTION(close)(void *handle) {
     std::free(handle);
 }
 
-// Writes the input or output at `index`; returns 0, or 1 if it does not exist.
+// Writes the input or output at `index` to `tensor`; returns 0, or 1 if it does not exist or has more than 8
+// dimensions.
 extern "C" int32_t SHIM_FUNCTION(tensor)(void *handle, int32_t index, shim_tensor *tensor) {
     ICudaEngine &engine = *static_cast<Runner *>(handle)->engine;
     if (index < 0 || index >= engine.getNbIOTensors()) return 1;

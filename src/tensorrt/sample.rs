@@ -19,7 +19,7 @@ const AT_ONCE: usize = 48;
 /// The names and values of the inputs of a run.
 pub(super) type Inputs = Vec<(String, Tensor)>;
 
-/// The intermediate values of a run.
+/// The inputs and outputs of a run, and the types and magnitudes of its intermediate values.
 pub(super) struct Sample {
     pub inputs: Inputs,
     /// Element type of each value that a node of the main graph outputs.
@@ -30,7 +30,8 @@ pub(super) struct Sample {
     pub outputs: Vec<(String, Tensor)>,
 }
 
-/// Returns a session that runs a graph without optimization, with the values `more` as additional outputs.
+/// Returns a session that runs `model` without optimization, with the values `more` as additional outputs. Fails like
+/// [`Session::new`].
 pub(super) fn session(
     runtime: &'static Runtime,
     model: &Model,
@@ -52,8 +53,8 @@ pub(super) fn session(
     Session::new(runtime, &Model::from_proto(proto), &options, call)
 }
 
-/// Runs the model on `inputs` and passes the values of the outputs `wanted` to `look`. Each run outputs only a few, so
-/// there may be several runs. Values that are not tensors are skipped.
+/// Runs the model on `inputs` and passes the values of the outputs `wanted` to `look`. Each run has at most [`AT_ONCE`]
+/// outputs, so there may be several runs. Outputs that are not tensors are skipped. Fails if a run or `look` fails.
 pub(super) fn values(
     session: &Session,
     inputs: &Inputs,
@@ -74,9 +75,9 @@ pub(super) fn values(
 }
 
 impl Sample {
-    /// Runs `model` on a text, or on numbers that fit it, with the sizes of `shapes` if possible. Returns the values of
-    /// the run. Fails with the error of the last attempt if the model runs on none of the inputs, and with `Unsupported`
-    /// if all its float32 outputs are NaN or infinite there.
+    /// Runs `model` on the first of its [`candidates`] on which it can run, and returns the sample. If it runs on none
+    /// of them, fails with the error of the last run, for example `Runtime`; with `Unsupported` if all its float32
+    /// outputs were NaN or infinite in the last run.
     pub fn take(
         runtime: &'static Runtime,
         model: &Model,
@@ -151,17 +152,19 @@ fn has_only_non_finite(outputs: &[(String, Tensor)]) -> Result<bool> {
     Ok(any)
 }
 
-/// Returns inputs to try, the most realistic first: a text if the model has a tokenizer, then numbers in the requested
-/// sizes, then numbers in sizes that fit the model.
+/// Returns inputs to try, in order: a text, numbers in the sizes of `shapes`, and numbers in sizes that fit the model. The
+/// text is omitted without a tokenizer; it is the second one if the model is not for generation or embeddings and
+/// `shapes` is not empty. Fails if no inputs can be made.
 fn candidates(model: &Model, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Inputs>> {
     let tokenizer = Tokenizer::of(model).ok().flatten();
     let plain = InputOptions { sequence_length: TOKENS, ..InputOptions::default() };
     let sized = InputOptions { shapes: shapes.to_vec(), ..plain.clone() };
     let mut found: Vec<Inputs> = Vec::new();
     let mut refused = None;
-    let text =
-        tokenizer.as_ref().filter(|_| matches!(model.card().task, Task::Generate | Task::Embed) || shapes.is_empty());
-    for (reader, options) in [(text, &plain), (tokenizer.as_ref(), &plain), (None, &sized), (None, &plain)] {
+    let text = tokenizer.as_ref().map(|tokenizer| (Some(tokenizer), &plain));
+    let is_first = matches!(model.card().task, Task::Generate | Task::Embed) || shapes.is_empty();
+    let order = if is_first { [text, Some((None, &sized))] } else { [Some((None, &sized)), text] };
+    for (reader, options) in order.into_iter().flatten().chain([(None, &plain)]) {
         let made = Source::new(model, reader, options).and_then(|source| source.timing());
         match made {
             Ok(set) => found.push(set.inputs),
@@ -175,7 +178,8 @@ fn candidates(model: &Model, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Inputs
 }
 
 /// Returns the relative distance of `low` from `plain`, `‖low − plain‖ / ‖plain‖` over the elements that are finite in
-/// both; infinite if the numbers of elements differ, or if an element is finite only in `plain`.
+/// both; infinite if the numbers of elements differ, or if an element is finite only in `plain`. Fails if a tensor
+/// cannot be converted to float32.
 pub(super) fn distance(plain: &Tensor, low: &Tensor) -> Result<f64> {
     let (a, b) = (plain.to_f32_vec()?, low.to_f32_vec()?);
     if a.len() != b.len() {

@@ -88,7 +88,9 @@ bool parse(nvonnxparser::IParser &parser, const shim_request &q, shim_result *re
     return false;
 }
 
-// Sets the ranges of inputs whose values the model uses as sizes: they need minimum and maximum values, not shapes.
+// Sets the ranges of inputs whose values the model uses as sizes (shape tensors): a profile needs their minimum,
+// optimum and maximum values instead of their shapes. Returns false if such an input has more than one dimension, a
+// dynamic size or more than 64 elements, or if the library rejects the values.
 bool set_values(IOptimizationProfile &profile, INetworkDefinition &network, const shim_request &q) {
     for (int32_t i = 0; i < network.getNbInputs(); i++) {
         const ITensor &input = *network.getInput(i);
@@ -210,9 +212,9 @@ extern "C" int32_t SHIM_FUNCTION(check)(void *create, const void *engine, uint64
     return 0;
 }
 
-// The compiler requires these functions for classes with virtual functions: `operator delete` with and without a size.
-// They are hidden, because only this library uses them, and declared by their symbols, because clang does not accept
-// another visibility for the operators.
+// The compiler requires these functions for classes with virtual functions: `operator delete` with and without a size,
+// and the function that a call of a pure virtual function ends in. They are hidden, because only this library uses
+// them, and declared by their symbols, because clang does not accept another visibility for the operators.
 extern "C" {
 __attribute__((weak, visibility("hidden"))) void shim_delete(void *memory) noexcept __asm__("_ZdlPv");
 __attribute__((weak, visibility("hidden"))) void shim_delete_sized(void *memory, std::size_t) noexcept __asm__("_ZdlPvm");

@@ -29,7 +29,8 @@ struct shim_result {
 namespace {
 using namespace nvinfer1;
 
-// Collects the last errors that the library logged, for messages.
+// Collects the errors that the library logs, for messages of this library, and passes everything that is logged to
+// `function`, unless that is NULL.
 class Log final : public ILogger {
 public:
     Log(log_fn function, void *user) : function_(function), user_(user) {}
@@ -49,7 +50,8 @@ private:
     void *user_;
 };
 
-// An object of the library. Without a driver, the library has returned invalid pointers such as 0x228.
+// Owns an object of the library. Pointers below 4096 count as NULL, because without a driver the library has returned
+// invalid pointers such as 0x228.
 template <typename T> class Owned {
 public:
     explicit Owned(void *object) : object_(static_cast<T *>(object)) {}

@@ -1,4 +1,4 @@
-//! The binding of `shim.cc`: the structs that it mirrors, and its functions.
+//! The binding of `shim.cc` and `run.cc`: Rust declarations of their structs and functions.
 
 use super::backend::{Backend, Library};
 use crate::error::{Kind, Result, error};
@@ -24,7 +24,7 @@ pub(super) struct Request<'r> {
     pub inputs: &'r [(String, usize)],
     /// Minimum, optimum and maximum shape of each of `inputs`, for each profile.
     pub profiles: &'r [Vec<[Vec<i64>; 3]>],
-    /// Names of inputs whose values may be sizes in the model, with minimum, optimum and maximum.
+    /// Names of inputs whose values may be sizes in the model, with the minimum, optimum and maximum of their values.
     pub values: &'r [(String, [i64; 3])],
     /// Bits of the flags of TensorRT's `BuilderFlag`.
     pub flags: u32,
@@ -124,7 +124,7 @@ impl RawResult {
     }
 }
 
-/// Stages at which the shim can report a failure.
+/// The stages of a failure that are treated separately here. The numbers are those of `Stage` in `shim.hpp`.
 pub(super) mod stage {
     pub const START: i32 = 1;
     pub const PARSE: i32 = 2;
@@ -260,6 +260,9 @@ unsafe extern "C" fn on_progress(
 }
 
 /// Builds an engine and returns it. `watch` is called on threads of the backend, one call at a time.
+///
+/// Fails with `InvalidModel` or `InvalidArgument` if the name of an input or the path contains a NUL byte, and
+/// otherwise with the error of the backend, whose kind [`failure`] chooses.
 pub(super) fn build(library: &Library, request: &Request<'_>, watch: &mut Watch<'_>) -> Result<Built> {
     let text = |name: &String| match CString::new(name.as_str()) {
         Ok(name) => Ok(name),
@@ -330,7 +333,7 @@ fn failure(library: &Library, result: &RawResult) -> crate::error::Error {
 }
 
 /// Fails if the backend cannot read an engine: with [`Kind::InvalidModel`] if it is not an engine, with `DeviceMissing`
-/// if reading more than the header needs a GPU, and with `Backend` for other reasons.
+/// if the backend cannot start, or if reading more than the header needs a GPU, and with `Backend` for other reasons.
 pub(super) fn check(library: &Library, engine: &[u8]) -> Result<()> {
     let mut result = RawResult::empty();
     // SAFETY: the bytes live until the call returns; the function is the library's own.

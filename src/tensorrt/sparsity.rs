@@ -17,7 +17,7 @@ pub(super) struct Counted {
     pub with_pattern: usize,
 }
 
-/// Counts the float32 weights of the products in the main graph of `model` (see [`weight_of`]).
+/// Returns the numbers of float32 weights of the products in the main graph of `model` (see [`weight_of`]).
 pub(super) fn count(model: &ModelProto) -> Counted {
     let Some(graph) = model.graph.as_deref() else { return Counted { weights: 0, with_pattern: 0 } };
     let float = |(_, t): &(&str, &TensorProto)| t.data_type == Some(DataType::Float32.to_onnx());
@@ -31,8 +31,8 @@ pub(super) fn count(model: &ModelProto) -> Counted {
     counted
 }
 
-/// Returns whether every group of four values along `axis` has at least two zeros; false if the length of the axis is
-/// not a multiple of 4.
+/// Returns whether every group of four values along `axis` has at least two zeros; false if the length of the axis is 0
+/// or not a multiple of 4, or if the values cannot be read.
 fn has_pattern(weight: &TensorProto, axis: usize) -> bool {
     let Some(length) =
         weight.dims.get(axis).map(|d| *d as usize).filter(|length| length.is_multiple_of(4) && *length > 0)

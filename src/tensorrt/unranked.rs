@@ -1,5 +1,5 @@
-//! Values whose rank shape inference does not determine. TensorRT's parser fails on a node that reads one, with a
-//! message that does not name their cause.
+//! Values whose rank shape inference does not determine. TensorRT's parser fails on a node that reads such a value, and
+//! its message does not name the node that outputs the value.
 
 use crate::error::{Error, Kind};
 use crate::model::Model;

@@ -1,5 +1,5 @@
-//! A build on its own thread, which reports progress to the caller. After a cancel, the caller waits for at most about
-//! [`PATIENCE`].
+//! A build on a thread of its own, while the caller's thread reports progress. After a cancel or the deadline, the
+//! caller waits for the build for at most about [`PATIENCE`].
 
 use super::backend::Library;
 use super::shim::{self, Built, Request, Step};
@@ -20,7 +20,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// The stack size of the thread in bytes. Parsers recurse on deep graphs.
 const STACK: usize = 64 << 20;
 
-/// The data of the thread, all owned, because the caller may return before the thread ends. See [`Request`].
+/// The library and the parameters of a build. Unlike a [`Request`], it owns its data, because the caller may return
+/// before the thread of the build ends. Fields without a comment are those of [`Request`].
 pub(super) struct Job {
     /// TensorRT library that builds the engine.
     pub library: Library,
@@ -52,7 +53,8 @@ struct Count {
 }
 
 /// Runs the build and returns the engine with the library that built it. Progress stage: `build`, in steps of the
-/// backend; the total grows as phases begin.
+/// backend; the total grows as phases begin. Fails like [`Call::report`] and [`shim::build`], and with `Internal` if
+/// the thread cannot be started or panics.
 pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
     call.check()?;
     let count = Arc::new(Count::default());
@@ -98,7 +100,8 @@ static LEFT: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 /// thread that still used that state would crash the process.
 fn leave(thread: JoinHandle<()>) {
     static AT_EXIT: Once = Once::new();
-    // The library is open already, so this handler runs before its own.
+    // TensorRT has been opened and has registered its exit handlers. Handlers run in reverse order, so `wait` runs
+    // before them.
     AT_EXIT.call_once(|| shim::at_exit(wait));
     let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
     left.retain(|thread| !thread.is_finished());

@@ -133,11 +133,11 @@ impl ChatTemplate {
     /// Returns the conversation as text for the model. It already contains the special tokens that the template writes:
     /// encode it without adding any.
     ///
-    /// Keys of a message that are null are omitted, like in the Hugging Face library, and its reasoning is also passed
-    /// as `reasoning_content` and `thinking`. Fails with [`crate::error::Kind::InvalidArgument`] if a message is not a
-    /// JSON object or, with the line, if the template rejects the messages or fails on them; `Unsupported` for features
-    /// that are not implemented; `LimitExceeded` above [`limits::TEMPLATE_STEPS`] steps or [`limits::TEXT_BYTES`] of
-    /// output.
+    /// Keys of a message that are null are omitted, like in the Hugging Face library. A message's reasoning (its
+    /// `reasoning_content`, `thinking` or `reasoning`) is passed under both of the first two keys. Fails with
+    /// [`crate::error::Kind::InvalidArgument`] if a message is not a JSON object or, with the line, if the template
+    /// rejects the messages or fails on them; `Unsupported` for features that are not implemented; `LimitExceeded`
+    /// above [`limits::TEMPLATE_STEPS`] steps or [`limits::TEXT_BYTES`] of output.
     pub fn render(&self, messages: &[Value], options: &ChatOptions) -> Result<String> {
         let messages: Vec<Value> = messages.iter().enumerate().map(seen).collect::<Result<_>>()?;
         let mut variables = self.tokens.clone();

@@ -1,9 +1,9 @@
 //! The inputs and outputs of a model that generates text, derived from its graph ([`Decoder`]).
 //!
-//! Exporters differ in names and in how they keep the KV cache. Models of these kinds are supported: those of optimum
-//! and transformers.js (`past_key_values.N.key` → `present.N.key`, in merged files with `use_cache_branch`), those of
-//! onnxruntime-genai (names from `genai_config.json`), older exports (`past_N` → `present_N`), graphs built by this
-//! library, and models without a cache, which read the whole text again for every token.
+//! Exporters differ in names and in how they keep the KV cache. Supported are models of optimum and transformers.js
+//! (`past_key_values.N.key` → `present.N.key`, in merged files with `use_cache_branch`), of onnxruntime-genai (names
+//! from `genai_config.json`), and older exports (`past_N` → `present_N`). Graphs that this library builds are also
+//! supported, and models without a cache, which read the whole text again for every token.
 
 use crate::error::{Result, bail};
 use crate::graph::{Producer, View};
@@ -39,7 +39,7 @@ pub struct Port {
 
 impl Port {
     /// Returns a tensor for this input, with its element type and the last [`Port::rank`] dimensions of `shape`. Fails
-    /// if `values` does not have as many elements.
+    /// with `InvalidArgument` if `values` does not have as many elements.
     pub fn tensor(&self, shape: &[i64], values: Vec<i64>) -> Result<Tensor> {
         let shape = &shape[shape.len() - self.rank.min(shape.len())..];
         match self.dtype {
@@ -71,17 +71,17 @@ pub struct CachePair {
 pub struct Decoder {
     /// Input for the ids of the new tokens, `[batch, sequence]`.
     pub input_ids: Port,
-    /// Input for the mask, 1 for tokens, 0 for padding, `[batch, past + sequence]`.
+    /// Input for the mask, 1 for tokens, 0 for padding, `[batch, past + sequence]`; `None` if the model has none.
     pub attention_mask: Option<Port>,
-    /// Input for the positions of the new tokens in their rows, `[batch, sequence]`.
+    /// Input for the positions of the new tokens in their rows, `[batch, sequence]`; `None` if the model has none.
     pub position_ids: Option<Port>,
-    /// Input for the number of columns of logits to output, counted from the end.
+    /// Input for the number of columns of logits to output, counted from the end; `None` if the model has none.
     pub logits_to_keep: Option<Port>,
-    /// Name of the input that says whether there is a past (merged exports).
+    /// Name of the input that says whether there is a past (merged exports); `None` if the model has none.
     pub use_cache_branch: Option<String>,
     /// Name of the output with logits, `[batch, columns, vocabulary]`.
     pub logits: String,
-    /// Inputs and outputs of the cache, in the model's order.
+    /// Inputs and outputs of the cache, in the model's order; empty if the model has no cache.
     pub cache: Vec<CachePair>,
     /// Kind of the cache.
     pub kind: CacheKind,
@@ -99,8 +99,9 @@ const CONTEXT_KEYS: [&str; 5] = ["n_positions", "n_ctx", "max_sequence_length", 
 impl Decoder {
     /// Returns the inputs and outputs of a model that generates text.
     ///
-    /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a decoder or has an unknown input, which the
-    /// message names, and `InvalidModel` if its `genai_config.json` is damaged.
+    /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a decoder, has an unknown input, or keeps its
+    /// cache in an unsupported way; the message names the input. Fails with `InvalidModel` if its `genai_config.json`
+    /// is damaged.
     pub fn of(model: &Model) -> Result<Decoder> {
         let (inputs, outputs) = (model.inputs(), model.outputs());
         let genai = genai_decoder(model.card())?;
@@ -154,8 +155,8 @@ impl Decoder {
 }
 
 impl Decoder {
-    /// Sets the element types of the cache to those of a session of the model, which may be others than in the graph:
-    /// see [`crate::runtime::Execution::kv_cache_type`].
+    /// Sets the element types of the cache to those of a session of the model, which may differ from those in the
+    /// graph: see [`crate::runtime::Execution::kv_cache_type`].
     pub fn set_cache_types(&mut self, session: &Session) {
         for pair in &mut self.cache {
             let input = session.inputs().iter().find(|input| input.name == pair.past);
@@ -327,8 +328,9 @@ impl Sizes<'_> {
         keys.iter().find_map(|key| genai(key).or_else(|| self.card.integer(key))).filter(|size| *size > 0)
     }
 
-    /// Returns a size of the input `name` by the position of its dimension from the end: the number of heads (3), their
-    /// size (1), or that of keys and values in one tensor, which is 2 (5). Fails with `Unsupported` if it is unknown.
+    /// Returns the size of a dimension of the cache input `name`. `from_end` counts dimensions from the end: 1 is the
+    /// size of a head, 3 the number of heads, and 5 the dimension that separates keys from values, whose size is 2.
+    /// Fails with `Unsupported` if it is unknown.
     fn of(&self, from_end: usize, name: &str) -> Result<i64> {
         let heads = || self.first(&["num_attention_heads", "n_head", "num_heads"]);
         let whole = || self.first(&["hidden_size", "n_embd", "d_model"]);

@@ -3,8 +3,9 @@
 //! The generation loop selects every token from the logits of the model, as without a draft: with the same penalties,
 //! the same sampler and the same random number for the position. A drafted token is accepted if it is the selected one;
 //! then the run that verified it has also computed the logits of the next token. So a draft changes only the number of
-//! runs. A run of several tokens has to give each the logits that a run of one token gives: this library's kernels in
-//! float32 and for block-quantized weights do so bit for bit, other kernels up to the order of additions.
+//! runs. This requires that a run of several tokens computes the same logits as runs of one token each. This library's
+//! kernels in float32 and for block-quantized weights do so bit for bit; other kernels may add in another order, which
+//! changes logits by rounding.
 
 use super::Generator;
 use super::rows::{Prompt, Rows};
@@ -28,13 +29,14 @@ const LONGEST_MATCH: usize = 16;
 /// The sources of drafted tokens of a [`Generator`]; at least one is required.
 #[derive(Default)]
 pub struct Draft {
-    /// Draft model, a smaller one with the same vocabulary. With a lookup, it drafts where that finds nothing.
+    /// Draft model, a smaller one with the same vocabulary. With `lookup`, the model only drafts where the look-up
+    /// finds nothing. `None` for no draft model.
     pub model: Option<Box<Generator>>,
     /// Whether tokens are drafted by prompt look-up: those that followed the longest earlier occurrence of the last
     /// tokens, in the prompt or in the generated text.
     pub lookup: bool,
-    /// Maximum number of drafted tokens per run, from 1 to [`limits::DRAFT_TOKENS`]. The number doubles after a run in
-    /// which all were accepted, and becomes smaller after others. Default: [`DEFAULT_DRAFT_MAX`].
+    /// Maximum number of drafted tokens per run, from 1 to [`limits::DRAFT_TOKENS`]. The number per run doubles after a
+    /// run in which all were accepted, and is reduced after other runs. `None` selects [`DEFAULT_DRAFT_MAX`].
     pub max: Option<usize>,
 }
 
@@ -59,16 +61,16 @@ impl Drafted {
     }
 }
 
-/// A function that selects a token by its logits and the tokens before it.
+/// A function that selects a token by its logits and the tokens before it; `None` if the selection fails.
 pub type Choose<'a> = dyn FnMut(&[f32], &[i64]) -> Option<i64> + 'a;
 
-/// What the generation loop asks of a drafter.
+/// A request of the generation loop for drafted tokens.
 pub struct DraftRequest<'a> {
-    /// Maximum number of tokens.
+    /// Maximum number of tokens to draft.
     pub most: usize,
-    /// Selects a token by its logits and the tokens before it, like the generation loop itself; `None` if it cannot.
+    /// Function that selects a token as the generation loop itself does.
     pub choose: &'a mut Choose<'a>,
-    /// Returns whether a token ends the text.
+    /// Function that returns whether a token ends the text.
     pub ends: &'a dyn Fn(i64) -> bool,
 }
 
@@ -137,7 +139,7 @@ impl Drafter {
         self.sources[self.latest].pace.learn(drafted, accepted);
     }
 
-    /// Begins another text.
+    /// Resets the sources for another text.
     pub fn reset(&mut self) {
         for source in &mut self.sources {
             source.pace = Pace::new(source.pace.max);
@@ -153,14 +155,15 @@ impl Drafter {
         }
     }
 
-    /// Returns where the draft model runs.
+    /// Returns the provider and the device on which the draft model runs; empty without a draft model.
     pub fn placements(&self) -> Vec<&Placement> {
         self.sources.iter().filter_map(|source| source.model.as_ref()).flat_map(|model| model.placements()).collect()
     }
 }
 
 /// Returns a description of the first difference of the vocabularies of a model and its draft model; `None` if the
-/// draft model has every token of the model.
+/// draft model has every token of the model. If one of them has no tokenizer, only the numbers of tokens are compared,
+/// where both are known.
 fn difference(target: &Generator, draft: &Generator) -> Option<String> {
     if let (Some(a), Some(b)) = (target.tokenizer(), draft.tokenizer()) {
         let (a, b) = (a.tokens(), b.tokens());
@@ -173,7 +176,8 @@ fn difference(target: &Generator, draft: &Generator) -> Option<String> {
 }
 
 /// Returns the `most` tokens that followed the longest earlier occurrence of the last tokens of `text`, of equally long
-/// ones the latest; none if there is no occurrence. Where they reach the end of the text, they repeat.
+/// ones the latest; none if there is no occurrence. If fewer than `most` tokens follow the occurrence, they are
+/// repeated.
 fn look_up(text: &[i64], most: usize) -> Vec<i64> {
     let common = |end: usize| {
         let pairs = text[..end].iter().rev().zip(text.iter().rev());
@@ -193,7 +197,8 @@ fn look_up(text: &[i64], most: usize) -> Vec<i64> {
     (0..most).filter(|_| period > 0).map(|index| text[found + index % period]).collect()
 }
 
-/// Returns at most `most` tokens that the draft model generates after `text`. It reads only what it has not read.
+/// Returns at most `most` tokens that the draft model generates after `text`; none if its context is full or it does
+/// not know a token of `text`. The draft model reads only the part of `text` that it has not read before.
 fn by_model(
     model: &mut Generator,
     text: &[i64],
@@ -201,7 +206,7 @@ fn by_model(
     request: &mut DraftRequest<'_>,
     stop: &Stop,
 ) -> Result<Vec<i64>> {
-    // The last drafted token is not read by the draft model.
+    // The draft model does not read the last token that it drafts, so that token may exceed its context.
     let longest = model.decoder().context.map_or(usize::MAX, |context| (context + 1).saturating_sub(text.len()));
     let most = most.min(longest);
     if model.row_count() != 1 {

@@ -162,7 +162,8 @@ impl Writer {
         })
     }
 
-    /// Lets the row draft tokens, which are selected as those of the text are. The first token of a run has no draft.
+    /// Lets the row draft tokens, which are selected as those of the text are. Nothing is drafted before the first
+    /// generated token.
     fn draft(&self, rows: &mut dyn Rows, sampler: &mut Sampler, options: &GenerateOptions, stop: &Stop) -> Result<()> {
         // The run of the last token itself gives one more token.
         let most = (self.limit - self.prompt - self.tokens.len()).saturating_sub(1);

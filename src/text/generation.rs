@@ -11,20 +11,22 @@ pub const DEFAULT_NEW_TOKENS: usize = 256;
 /// The limits, the sampling, and the outputs of a generation.
 #[derive(Debug, Clone, Default)]
 pub struct GenerateOptions {
-    /// Maximum number of tokens to generate in each row. Without this limit and `max_length`: [`DEFAULT_NEW_TOKENS`].
-    /// The context of the model is always a limit, too.
+    /// Maximum number of tokens to generate in each row. If both this and `max_length` are `None`, the limit is
+    /// [`DEFAULT_NEW_TOKENS`]. The context of the model is always a limit, too.
     pub max_new_tokens: Option<usize>,
-    /// Maximum number of tokens in each row, including the prompt. With both limits, the one reached first applies.
+    /// Maximum number of tokens in each row, including the prompt. With both limits, the one reached first applies;
+    /// `None` for no such limit.
     pub max_length: Option<usize>,
     /// Options for the selection of tokens. Default: the most probable one.
     pub sampling: SamplingOptions,
-    /// Strings that end a row's text, of which they are not a part. The text of a special token (`<|im_end|>`) ends it
-    /// where the model generates that token.
+    /// Strings that end a row's text when they are generated; they are not part of the text. The text of a special
+    /// token (`<|im_end|>`) is also found where the model generates that token, even if special tokens are not shown.
     pub stop: Vec<String>,
     /// Ids of tokens that end a row's text, in addition to the end-of-sequence tokens; the text of a stop token is not
     /// part of the row's text.
     pub stop_tokens: Vec<i64>,
-    /// Ids of the end-of-sequence tokens; `None` uses those of the model, an empty list continues after them.
+    /// Ids of the end-of-sequence tokens; `None` uses those of the model. With an empty list, generation continues
+    /// after these tokens.
     pub eos_token_ids: Option<Vec<i64>>,
     /// Number of most probable tokens whose log-probabilities are returned in addition to that of each generated token;
     /// `None` returns none.
@@ -73,7 +75,7 @@ pub struct Generation {
     pub finish_reason: FinishReason,
     /// Number of tokens that the row had before the generation.
     pub prompt_tokens: usize,
-    /// Number of runs and of drafted tokens, if the generator has a draft.
+    /// Number of runs and of drafted tokens; `None` if the generator has no draft.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draft: Option<Drafted>,
 }
@@ -85,9 +87,9 @@ pub struct Written<'a> {
     pub row: usize,
     /// Id of the token.
     pub token: i64,
-    /// Text that is complete: whole characters, no part of a stop string. Often empty, and not always the text of this
-    /// token alone. The pieces of a row together are its text, without the prompt that `echo` adds; if a callback ends
-    /// the generation, text that is not complete is only in [`Generation::text`].
+    /// Text that this token completes: whole characters, no part of a stop string. It is often empty, and not always
+    /// the text of this token alone. The pieces of a row together are its text, without the prompt that `echo` adds; if
+    /// a callback ends the generation, text that is not complete is only in [`Generation::text`].
     pub text: &'a str,
     /// Log-probabilities of the token; `None` if not requested.
     pub logprobs: Option<&'a Logprobs>,

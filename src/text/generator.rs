@@ -27,14 +27,14 @@ const ROOM: usize = 64;
 
 /// A decoder with rows of text: their tokens and their cache. It may move between threads, and runs one call at a time.
 ///
-/// [`Generator::generate`] does everything at once. Step by step: [`Generator::start`], [`Generator::append`] for
-/// prompts, [`Generator::run`] to generate; append and run again to continue the same text, for which only the new
-/// tokens are read. Programs that choose tokens themselves use [`Generator::advance`], [`Generator::next_logits`],
-/// [`Generator::push`] and [`Generator::rewind`].
+/// [`Generator::generate`] does everything at once. In steps, [`Generator::start`] makes the rows,
+/// [`Generator::append`] adds prompts, and [`Generator::run`] generates. Appending and running again continues the same
+/// text, for which only the new tokens are read. Programs that choose tokens themselves use [`Generator::advance`],
+/// [`Generator::next_logits`], [`Generator::push`] and [`Generator::rewind`].
 ///
-/// Rows are independent: a row's tokens are the same alone and in a batch, except where a model's kernels compute
-/// otherwise for several rows. They may add in another order, which decides ties within float32 rounding, and
-/// activations that are quantized over the whole batch have other scales.
+/// Rows are independent: a row's tokens are the same alone and in a batch, with two exceptions. Kernels may add in
+/// another order for several rows, which changes logits by rounding and can decide ties. Activations that are quantized
+/// over the whole batch have other scales.
 pub struct Generator {
     session: Session,
     decoder: Decoder,
@@ -67,7 +67,7 @@ impl Generator {
     }
 
     /// Returns a generator like [`Generator::new`], with a tokenizer that is already loaded, or without one: then
-    /// prompts must be token ids, and texts are empty.
+    /// prompts must be token ids, and texts are empty. Fails like [`Generator::new`].
     pub fn with_own_tokenizer(
         runtime: &'static Runtime,
         model: &Model,
@@ -88,8 +88,8 @@ impl Generator {
     /// Generates a text after each prompt and returns the generations, one per prompt. Existing rows are dropped first.
     /// `on_token` is called for every token.
     ///
-    /// Fails like [`Generator::start`], and like [`Generator::append`] and [`Generator::run`] with the number of the
-    /// prompt (from 1).
+    /// Fails like [`Generator::start`], [`Generator::append`] and [`Generator::run`]; an error that concerns one prompt
+    /// contains its number, from 1.
     pub fn generate(
         &mut self,
         prompts: &[Prompt<'_>],
@@ -107,7 +107,8 @@ impl Generator {
     /// deadline passes, `run` fails; the rows then end with the last generated token and can be continued. Fails with
     /// [`crate::error::Kind::InvalidArgument`] if an option is out of range, a row is empty, a prompt is longer than
     /// `max_length` or the model's context, stop strings are given without a tokenizer, or there are several rows and a
-    /// draft ([`Generator::set_draft`]).
+    /// draft ([`Generator::set_draft`]). Fails with `Runtime` if the logits of a row are not finite, and otherwise like
+    /// [`Session::run`].
     pub fn run(
         &mut self,
         options: &GenerateOptions,
@@ -242,8 +243,8 @@ impl Generator {
     }
 
     /// Returns the unmodified logits of the next token of a row, one per token of the vocabulary. Fails with
-    /// [`crate::error::Kind::InvalidArgument`] if the row has tokens that have not been run: call
-    /// [`Generator::advance`] first.
+    /// [`crate::error::Kind::InvalidArgument`] if the row does not exist, is empty, or has tokens that have not been
+    /// run: call [`Generator::advance`] first.
     pub fn next_logits(&self, row: usize) -> Result<&[f32]> {
         match &self.row(row)?.logits {
             Some(logits) => logits.values(),

@@ -15,7 +15,7 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::{InPlace, Place, Session, Stop, Tensor};
 use bytes::Bytes;
 
-/// The logits of the last token of a row.
+/// The logits after one token of a row.
 #[derive(Clone)]
 pub struct RowLogits {
     tensor: Tensor,
@@ -51,7 +51,7 @@ struct Group {
     store: Store,
 }
 
-// There is one per group of rows, so the size of the larger variant does not matter.
+// There is one `Store` per group of rows, so the size of the larger variant does not matter.
 #[allow(clippy::large_enum_variant)]
 enum Store {
     Shared(InPlace),
@@ -65,7 +65,7 @@ type At = (usize, usize);
 pub struct Read<'a> {
     /// Indices of the rows.
     pub rows: &'a [usize],
-    /// New tokens of each row, of the same number. More than one is allowed only for a single row.
+    /// New tokens of each row, the same number for all rows; more than one token only if there is a single row.
     pub tokens: &'a [&'a [i64]],
     /// Number of last tokens of each row whose logits are returned.
     pub keep: usize,
@@ -96,7 +96,8 @@ impl Cache {
     /// rows.
     ///
     /// After an error of the run, the rows have the tokens that they had before. Fails with
-    /// [`crate::error::Kind::Unsupported`] if the model does not output as many logits.
+    /// [`crate::error::Kind::Unsupported`] if the model does not output as many logits, with `InvalidModel` if the
+    /// logits or the returned cache have an unexpected shape or type, and otherwise like [`Session::run_until`].
     pub fn run(
         &mut self,
         session: &mut Session,

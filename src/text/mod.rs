@@ -1,9 +1,11 @@
 //! Text as input and output of models.
 //!
 //! - [`tokenizer`]: text to token ids and back, with the `tokenizer.json` of a model and the files next to it
-//!   (`settings`).
+//!   (`settings`, and `sentences` for those of sentence-transformers). `sentencepiece` merges characters where
+//!   `tokenizer.json` cannot express the order.
 //! - [`pieces`]: the bytes of each token.
-//! - [`chat`]: converts a conversation to the text format that a model was trained on.
+//! - [`chat`]: converts a conversation to the text format that a model was trained on, with the template engine
+//!   `jinja`.
 //! - [`generate`]: generates text from prompts with a [`generator`], which has the rows of text. [`sampler`] chooses
 //!   tokens, [`stream`] converts them to text as they arrive, [`decoder`] derives the inputs from the graph, and
 //!   `kv_cache` keeps keys and values. [`rows`] has the trait that the generation loop needs: a generator of one model

@@ -21,13 +21,13 @@ enum Alphabet {
     ByteLevel,
     /// Tokens are text with U+2581 for a space, and `<0xNN>` for a byte that is not text (SentencePiece).
     SentencePiece,
-    /// Tokens with `##` continue a word, and others begin one (BERT).
+    /// Tokens with `##` continue a word, and others begin one, after a space (BERT).
     WordPiece,
 }
 
 impl Pieces {
-    /// Returns the bytes of the tokens of a vocabulary. Fails with [`crate::error::Kind::Unsupported`] for a kind whose
-    /// bytes are unknown.
+    /// Returns the bytes of the tokens of a vocabulary. Fails with [`crate::error::Kind::Unsupported`] if the
+    /// tokenizer's decoder does not determine the bytes of single tokens.
     pub fn of(tokenizer: &Tokenizer) -> Result<Pieces> {
         let decoder = tokenizer.decoder_kinds();
         let has = |kind: &str| decoder.iter().any(|found| found == kind);
@@ -117,8 +117,8 @@ impl Alphabet {
     }
 }
 
-/// Returns the byte of a character of the byte-level alphabet. Source: `bytes_to_unicode` of GPT-2's encoder:
-/// printable bytes are themselves, the others count up from U+0100 in order.
+/// Returns the byte of a character of the byte-level alphabet. Source: `bytes_to_unicode` of GPT-2's encoder: printable
+/// bytes are themselves, the others count up from U+0100 in order. `None` for characters outside the alphabet.
 pub(super) fn byte_of(character: char) -> Option<u8> {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     match u32::from(character) {

@@ -59,13 +59,15 @@ pub trait Rows: RowTexts + Send {
     /// Returns the number of rows.
     fn row_count(&self) -> usize;
 
-    /// Returns the ids of all tokens of a row, read and generated.
+    /// Returns the ids of all tokens of a row, read and generated. Fails with `InvalidArgument` if there is no such
+    /// row.
     fn tokens(&self, row: usize) -> Result<&[i64]>;
 
-    /// Appends a prompt to a row without running the model, and returns the number of tokens that were added.
+    /// Appends a prompt to a row without running the model, and returns the number of tokens that were added. Fails
+    /// like [`super::Generator::append`].
     fn append(&mut self, row: usize, prompt: Prompt<'_>) -> Result<usize>;
 
-    /// Appends one token to a row.
+    /// Appends one token to a row. Fails with `InvalidArgument` if there is no such row.
     fn push(&mut self, row: usize, token: i64) -> Result<()>;
 
     /// Drafts tokens that may follow a row, which the next [`Rows::advance_rows`] verifies. The provided method drafts
@@ -78,7 +80,8 @@ pub trait Rows: RowTexts + Send {
     /// the call.
     fn advance_rows(&mut self, rows: &[usize], stop: &Stop, ran: &mut dyn FnMut(usize) -> Result<()>) -> Result<()>;
 
-    /// Returns the logits of the next token of a row. Fails if the row has tokens that have not been run.
+    /// Returns the logits of the next token of a row. Fails with `InvalidArgument` if the row has tokens that have not
+    /// been run, and with `Unsupported` if the texts are not generated token by token.
     fn next_logits(&self, row: usize) -> Result<&[f32]>;
 
     /// Reserves capacity for `tokens` more tokens in each row, so that caches need not grow until these have been
@@ -106,7 +109,8 @@ pub trait Rows: RowTexts + Send {
         }
     }
 
-    /// Returns the members' uncertainty about the next token if it is `token`; `None` for a single model.
+    /// Returns the uncertainty of the members of an ensemble about the next token of a row, of which `token` is the
+    /// choice; `None` for a single model.
     fn uncertainty(&self, _row: usize, _token: i64) -> Option<Uncertainty> {
         None
     }

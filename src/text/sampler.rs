@@ -10,9 +10,9 @@
 //! 4. Temperature `T`: logits are divided by it. With `T = 0`, the token with the highest logit is chosen here; of
 //!    several, the one with the lowest id.
 //! 5. Top-k: the `k` highest remain (of equal ones, the lowest ids).
-//! 6. Top-p: of those, the fewest of highest probability that together have at least `p`.
-//! 7. Min-p: of those, the ones at least `min_p` times as probable as the most probable.
-//! 8. One is sampled in proportion to the remaining probabilities.
+//! 6. Top-p: of those, the most probable ones, as few as together have at least the probability `p`.
+//! 7. Min-p: of those, the tokens that are at least `min_p` times as probable as the most probable one.
+//! 8. One of the remaining tokens is sampled in proportion to their probabilities.
 //!
 //! The random number of a sample depends only on seed, row and position (a counter-based generator, Salmon et al.
 //! 2011), so that neither the batch nor earlier samples change it. Only the few remaining candidates are sorted.
@@ -78,8 +78,9 @@ impl SamplingOptions {
         if sample { drawn } else { drawn.greedy() }
     }
 
-    /// Returns the options like [`SamplingOptions::recommended`], with sampling even if the authors do not set
-    /// `do_sample`: at their temperature or otherwise 1, from their `top_k` or otherwise 50 most probable tokens.
+    /// Returns the options like [`SamplingOptions::recommended`], but with sampling even if the authors do not set
+    /// `do_sample`. The temperature is theirs, or 1 if they set none above 0; `top_k` is theirs, or 50 if they set
+    /// none.
     pub fn drawn(defaults: &GenerationDefaults) -> SamplingOptions {
         let map = &defaults.sampling;
         let number = |key: &str, default: f32| map.get(key).and_then(Value::as_f64).map_or(default, |v| v as f32);
@@ -104,8 +105,8 @@ impl SamplingOptions {
         SamplingOptions { temperature, top_k, top_p, min_p, ..self }
     }
 
-    /// Fails with [`crate::error::Kind::InvalidArgument`] and the name of an option that is out of range or has no
-    /// effect.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if an option is out of range or has no effect; the message
+    /// names the option.
     pub fn check(&self) -> Result<()> {
         let ranges = [
             ("temperature", self.temperature, 0.0, f32::MAX),
@@ -236,7 +237,8 @@ impl Sampler {
             sum = if top_p < 1.0 { exp_sum(logits, max, scale) } else { 0.0 };
             // All tokens below this floor together have less than 1 - p: the others are enough to reach p.
             let floor = if top_p < 1.0 { (f64::from(1.0 - top_p) * sum / logits.len() as f64) as f32 } else { min_p };
-            // The same bound on logits, slightly lowered for rounding, saves the exponentials of the others.
+            // With the same bound on logits, slightly lowered for rounding, the exponentials of the other tokens need
+            // not be computed.
             let bound = if floor > 0.0 { max + (floor.ln() - 1e-3) / scale } else { f32::MIN };
             let near = logits.iter().enumerate().filter(|(_, logit)| **logit >= bound);
             found.clear();

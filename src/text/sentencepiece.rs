@@ -16,7 +16,7 @@ use tokenizers::{Token, Tokenizer};
 /// form different tokens. Merges that form the same token are always equal.
 pub const KEY: &str = "equal_merges";
 
-/// A merger of characters to tokens by ranks, of which several merges may have the same.
+/// A merger of characters to tokens, by the ranks of merges. Several merges may have the same rank.
 #[derive(Clone)]
 pub struct Merger {
     tokens: HashMap<String, Piece>,
@@ -98,7 +98,8 @@ impl Merger {
     }
 
     /// Returns the tokens of a text in which spaces are already replaced. A part without a token becomes the tokens of
-    /// its bytes; without those, adjacent parts become one unknown token.
+    /// its bytes; if the bytes have none, adjacent parts become one unknown token; if there is no unknown token either,
+    /// the part is omitted.
     pub fn tokens(&self, text: &str) -> Vec<Token> {
         let mut found: Vec<Token> = Vec::new();
         let mut fused = false;

@@ -17,7 +17,7 @@ fn object(beside: &Beside<'_>, name: &str) -> Result<Map<String, Value>> {
 }
 
 /// Returns the default prompt, which precedes every text: the one that `default_prompt_name` names; empty if there is
-/// none. Fails with `InvalidModel` if there is no prompt of that name.
+/// none. Fails with `InvalidModel` if there is no prompt of that name, or if the file is not a JSON object.
 pub fn prompt(beside: &Beside<'_>) -> Result<String> {
     let name = "config_sentence_transformers.json";
     let config = object(beside, name)?;
@@ -29,7 +29,8 @@ pub fn prompt(beside: &Beside<'_>) -> Result<String> {
     }
 }
 
-/// Returns the prompt with the name `wanted`. Fails with [`crate::error::Kind::NotFound`] if there is none.
+/// Returns the prompt with the name `wanted`; empty if it is null. Fails with [`crate::error::Kind::NotFound`] if there
+/// is no prompt of that name, and with `InvalidModel` if the file is not a JSON object.
 pub fn named_prompt(beside: &Beside<'_>, wanted: &str) -> Result<String> {
     let name = "config_sentence_transformers.json";
     let config = object(beside, name)?;

@@ -17,8 +17,8 @@ use steps::Steps;
 pub struct RowText(Option<TextStream>);
 
 impl RowText {
-    /// Begins a run (see [`super::rows::RowTexts::begin_text`]). `whole` are the existing tokens of the row if its text
-    /// is to begin with theirs, which is then returned; otherwise the text is empty. Fails like [`TextStream::push`].
+    /// Begins a run (see [`super::rows::RowTexts::begin_text`]). With `whole`, the existing tokens of the row, the text
+    /// begins with theirs, which is returned; with `None`, the result is empty. Fails like [`TextStream::push`].
     pub fn begin(
         &mut self,
         tokenizer: Option<&Arc<Tokenizer>>,
@@ -63,9 +63,9 @@ impl RowText {
 /// A converter of tokens to text, one by one. All pieces together, with that of [`TextStream::end`], are the result of
 /// decoding all tokens at once.
 ///
-/// Text is returned as soon as no later token can change it. This depends on the decoder: a character of a byte-level
-/// vocabulary is returned with the last of its bytes; with byte fallback (SentencePiece), decoders judge a run of bytes
-/// as a whole, so it is returned with the first token after the run.
+/// Text is returned as soon as no later token can change it. This depends on the decoder. A character of a byte-level
+/// vocabulary is returned with the last of its bytes. With byte fallback (SentencePiece), decoders convert a run of
+/// byte tokens only as a whole, so its text is returned with the first token after the run.
 #[derive(Debug, Clone, Default)]
 pub struct TextStream {
     keep_special: bool,

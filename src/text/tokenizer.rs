@@ -69,7 +69,7 @@ pub struct Batch {
     pub type_ids: Vec<i64>,
     /// Number of texts, which are the rows.
     pub batch: usize,
-    /// Length of each row in tokens, which is that of the longest text; padding may be added by the caller.
+    /// Length of each row in tokens, which is that of the longest text.
     pub length: usize,
     /// Number of tokens that were truncated, for each text.
     pub cut: Vec<usize>,
@@ -77,10 +77,11 @@ pub struct Batch {
 
 impl Tokenizer {
     /// Loads a `tokenizer.json`, or the one in a folder, and returns the tokenizer. The files next to it ([`FILES`],
-    /// `config.json`) are applied if it has this name.
+    /// `config.json`) are applied if the file is named `tokenizer.json`.
     ///
-    /// Fails with [`Kind::NotFound`] if there is none, [`Kind::LimitExceeded`] above [`limits::SIDE_FILE_BYTES`],
-    /// [`Kind::InvalidModel`] if a file is damaged; the message names the line of a syntax error.
+    /// Fails with [`Kind::NotFound`] if there is none, [`Kind::Io`] if a file cannot be read, [`Kind::LimitExceeded`]
+    /// above [`limits::SIDE_FILE_BYTES`], [`Kind::InvalidModel`] if a file is damaged; the message names the line of a
+    /// syntax error.
     pub fn load(path: &Path) -> Result<Tokenizer> {
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
         let content = files::read(&file, limits::SIDE_FILE_BYTES)?;
@@ -182,7 +183,7 @@ impl Tokenizer {
         self.own_prompt
     }
 
-    /// Returns the settings in the tokenizer's files that could change token ids and are not applied.
+    /// Returns notes on the settings in the tokenizer's files that could change token ids and are not applied.
     pub fn notes(&self) -> &[String] {
         &self.settings.notes
     }
@@ -201,8 +202,9 @@ impl Tokenizer {
     /// Returns the token ids of a text, with the model's special tokens (`[CLS]` … `[SEP]`, `<s>`) if requested. The
     /// prompt of [`Tokenizer::of`], if there is one, precedes the text.
     ///
-    /// Fails with [`Kind::LimitExceeded`] above [`limits::TEXT_BYTES`]; [`Kind::InvalidModel`] if the tokenizer has no
-    /// token for a part of the text and no unknown token.
+    /// Fails with [`Kind::LimitExceeded`] above [`limits::TEXT_BYTES`], or if a regular expression of the tokenizer
+    /// takes too many steps; [`Kind::InvalidModel`] if the tokenizer has no token for a part of the text and no unknown
+    /// token.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Encoding> {
         Ok(self.encode_within(text, add_special_tokens, None)?.0)
     }
@@ -265,7 +267,7 @@ impl Tokenizer {
         self.inner.id_to_token(u32::try_from(id).ok()?)
     }
 
-    /// Returns the id of the padding of [`Tokenizer::encode_batch`].
+    /// Returns the id of the padding of [`Tokenizer::encode_batch`]; 0 if the tokenizer has no padding token.
     pub fn pad_id(&self) -> i64 {
         self.pad_id
     }

@@ -18,7 +18,8 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Returns the attributes of a node over `spatial` dimensions. Fails with `Unsupported` for `auto_pad`.
+    /// Returns the attributes of a node over `spatial` dimensions. Fails with `Unsupported` for an `auto_pad` other
+    /// than `NOTSET` and `VALID`.
     pub fn of(node: &NodeProto, spatial: usize) -> Result<Window> {
         let auto = node.attribute("auto_pad").and_then(|a| a.s.as_deref());
         if !matches!(auto, None | Some(b"NOTSET" | b"VALID")) {
@@ -37,8 +38,8 @@ impl Window {
     }
 }
 
-/// Adds the gradient of the input `x` of a convolution with `kernel`, and returns its name: the transposed convolution,
-/// cropped or padded to the sizes of the input (the last elements may not be reached by any stride).
+/// Adds nodes for the gradient of the input `x` of a convolution with `kernel`, and returns its name. The gradient is
+/// the transposed convolution, cropped or padded to the sizes of the input (no window may reach its last elements).
 pub(super) fn back(t: &mut Tape, g: &str, kernel: &str, x: &str, window: &Window, group: i64) -> Result<String> {
     let spatial = window.strides.len();
     let mut pads = window.pads[..spatial].to_vec();
@@ -65,8 +66,8 @@ pub(super) fn back(t: &mut Tape, g: &str, kernel: &str, x: &str, window: &Window
     Ok(t.op("Slice", &[&filled, &zeros, &sizes, &axes]))
 }
 
-/// Adds the gradient of a kernel, and returns its name: the convolution of `input` with `g`, with batch and channels
-/// exchanged. `input` has `window.group` groups of channels.
+/// Adds nodes for the gradient of a kernel, and returns its name. The gradient is the convolution of `input` with `g`,
+/// with batch and channels exchanged. `input` has `window.group` groups of channels.
 fn of_kernel(t: &mut Tape, input: &str, g: &str, kernel: &str, window: &Window) -> Result<String> {
     let spatial = window.strides.len();
     let rank = spatial + 2;
@@ -102,14 +103,14 @@ fn of_kernel(t: &mut Tape, input: &str, g: &str, kernel: &str, window: &Window) 
     Ok(t.op_with("Transpose", &[&found], perm(&[1, 0], 2)))
 }
 
-/// Adds the sum over all dimensions except the channels, and returns its name.
+/// Adds a node that sums `g` over all dimensions except the channels, and returns the name of the sum.
 fn of_bias(t: &mut Tape, g: &str, rank: usize) -> String {
     let axes: Vec<i64> = (0..rank as i64).filter(|axis| *axis != 1).collect();
     t.sum(g, &axes, false)
 }
 
 /// Returns the gradients of a convolution with respect to input, kernel and bias, as far as they are needed. Fails like
-/// [`Window::of`].
+/// [`Window::of`]. Also fails like [every rule](super).
 pub fn conv(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, kernel) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let rank = t.rank(x)?;
@@ -128,7 +129,7 @@ pub fn conv(t: &mut Tape, step: &Step) -> Result<Parts> {
 }
 
 /// Returns the gradients of a transposed convolution, in which input and gradient exchange roles. Fails with
-/// `Unsupported` for `auto_pad` and `output_shape`.
+/// `Unsupported` for `output_shape`, and like [`Window::of`]. Also fails like [every rule](super).
 pub fn transposed(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, kernel) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let rank = t.rank(x)?;
@@ -157,7 +158,7 @@ pub fn transposed(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Adds a kernel of one channel filled with `value`, and returns its name.
+/// Adds a constant kernel of one channel, of the spatial `sizes`, filled with `value`, and returns its name.
 pub(super) fn flat_kernel(t: &mut Tape, sizes: &[i64], value: f32) -> String {
     let count = sizes.iter().product::<i64>().max(0) as usize;
     let dims: Vec<i64> = [1, 1].iter().chain(sizes).copied().collect();

@@ -56,9 +56,9 @@ impl Formula {
     }
 }
 
-/// Returns the gradients of `Einsum`: the gradient of an input is the same equation with `g` in the place of that
-/// input, and with the letters of the input as the output. Fails with `InvalidModel` if there is no equation or it does
-/// not fit the inputs, and with `Unsupported` for more than 52 letters.
+/// Returns the gradients of `Einsum`. The gradient of an input is an `Einsum` in which `g` takes the place of that
+/// input, and whose output has the letters of that input. Fails with `InvalidModel` if there is no equation or it does
+/// not fit the inputs, and with `Unsupported` for more than 52 letters. Also fails like [every rule](super).
 pub fn einsum(t: &mut Tape, step: &Step) -> Result<Parts> {
     let g = step.gradient()?;
     let Some(text) = step.node.attribute("equation").and_then(|a| a.s.as_deref()) else {
@@ -103,7 +103,8 @@ fn of_input(t: &mut Tape, step: &Step, formula: &Formula, input: usize, g: &str)
         gradient = t.op("Unsqueeze", &[&gradient, &missing]);
     }
     let shape = t.shape(x);
-    // In the gradient, broadcast dimensions are wider than in the input, and summed ones narrower.
+    // In the gradient, broadcast dimensions are wider than in the input, and summed ones narrower. The gradient is
+    // expanded to the larger size of each, and then summed to the shape of the input.
     let reach = t.op("Shape", &[&gradient]);
     let whole = t.op("Max", &[&reach, &shape]);
     let wide = t.op("Expand", &[&gradient, &whole]);
@@ -111,7 +112,8 @@ fn of_input(t: &mut Tape, step: &Step, formula: &Formula, input: usize, g: &str)
     t.unbroadcast_to(&wide, x, &whole)
 }
 
-/// Adds `value` with the elements off the diagonals set to zero, where a letter occurs twice, and returns its name.
+/// Adds nodes that set the elements of `value` off the diagonals to zero, for letters that occur twice, and returns the
+/// name of the result.
 fn diagonals(t: &mut Tape, value: &str, shape: &str, letters: &[char]) -> String {
     let mut value = value.to_owned();
     for (second, letter) in letters.iter().enumerate() {

@@ -16,30 +16,30 @@ pub(super) fn each(t: &mut Tape, step: &Step, gradient: impl Fn(&mut Tape, usize
     wanted.into_iter().map(|input| one(t, input)).collect()
 }
 
-/// Returns the gradients of `a + b`: `g` for both.
+/// Returns the gradients of `a + b`: `g` for both. Fails like [every rule](super).
 pub fn add(t: &mut Tape, step: &Step) -> Result<Parts> {
     let g = step.gradient()?;
     Ok(each(t, step, |_, _| g.to_owned()))
 }
 
-/// Returns the gradients of `a + b + ...`: `g` for all.
+/// Returns the gradients of `a + b + ...`: `g` for all. Fails like [every rule](super).
 pub fn sum(t: &mut Tape, step: &Step) -> Result<Parts> {
     add(t, step)
 }
 
-/// Returns the gradients of `a - b`: `g` and `-g`.
+/// Returns the gradients of `a - b`: `g` and `-g`. Fails like [every rule](super).
 pub fn sub(t: &mut Tape, step: &Step) -> Result<Parts> {
     let g = step.gradient()?;
     Ok(each(t, step, |t, input| if input == 0 { g.to_owned() } else { t.op("Neg", &[g]) }))
 }
 
-/// Returns the gradients of `a b`: `g b` and `g a`.
+/// Returns the gradients of `a b`: `g b` and `g a`. Fails like [every rule](super).
 pub fn mul(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
     Ok(each(t, step, |t, input| t.op("Mul", &[g, if input == 0 { b } else { a }])))
 }
 
-/// Returns the gradients of `a / b`: `g / b` and `-(g / b) y`.
+/// Returns the gradients of `a / b`: `g / b` and `-(g / b) y`. Fails like [every rule](super).
 pub fn div(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, b, y) = (step.gradient()?, step.input(1)?, step.output());
     let share = t.op("Div", &[g, b]);
@@ -53,7 +53,7 @@ pub fn div(t: &mut Tape, step: &Step) -> Result<Parts> {
 }
 
 /// Returns the gradients of `min(a, b, ...)` or `max(a, b, ...)`: `g` goes to the input that equals the output; several
-/// equal ones share it evenly.
+/// equal ones share it evenly. Fails like [every rule](super).
 pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, y) = (step.gradient()?, step.output());
     let float = || vec![edit::int_attribute("to", 1)];
@@ -72,7 +72,8 @@ pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// Returns the gradients of `condition ? a : b`: `g` where the condition selects the input, otherwise 0.
+/// Returns the gradients of `condition ? a : b`: `g` where the condition selects the input, otherwise 0. Fails like
+/// [every rule](super).
 pub fn choose(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, condition) = (step.gradient()?, step.input(0)?);
     let zero = t.scalar(0.0);
@@ -82,7 +83,7 @@ pub fn choose(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// Returns the gradient of a function of one variable.
+/// Returns the gradient of a function of one variable. Fails like [every rule](super).
 pub fn unary(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     if !t.wants(&step.node, 0) {
@@ -111,7 +112,7 @@ pub fn unary(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, gradient)])
 }
 
-/// Adds `dy/dx` of a smooth function, and returns its name.
+/// Adds nodes for the slope `dy/dx` of a smooth function, and returns its name.
 fn smooth(t: &mut Tape, step: &Step, x: &str, y: &str) -> Result<String> {
     let one = t.scalar(1.0);
     Ok(match step.node.op() {
@@ -146,8 +147,8 @@ fn smooth(t: &mut Tape, step: &Step, x: &str, y: &str) -> Result<String> {
     })
 }
 
-/// Adds the gradient of a function with kinks, and returns its name. At a kink, it has the slope closer to zero, like
-/// in PyTorch; `Clip` has the slope 1 at its bounds, also like in PyTorch.
+/// Adds nodes for the gradient of a function with kinks, and returns its name. At a kink, the slope closer to zero is
+/// used, like in PyTorch; `Clip` has the slope 1 at its bounds, also like in PyTorch.
 fn piecewise(t: &mut Tape, step: &Step, g: &str, x: &str, y: &str) -> Result<String> {
     let (node, zero) = (&step.node, t.scalar(0.0));
     Ok(match node.op() {
@@ -177,7 +178,7 @@ fn piecewise(t: &mut Tape, step: &Step, g: &str, x: &str, y: &str) -> Result<Str
             }
             kept
         }
-        // x * max(0, min(1, x / 6 + 1 / 2)) has the slope x / 3 + 1 / 2 between -3 and 3.
+        // HardSwish, x * max(0, min(1, x / 6 + 1 / 2)), has the slope x / 3 + 1 / 2 between -3 and 3.
         "HardSwish" => {
             let (third, half, three) = (t.scalar(1.0 / 3.0), t.scalar(0.5), t.scalar(3.0));
             let minus = t.scalar(-3.0);
@@ -188,7 +189,7 @@ fn piecewise(t: &mut Tape, step: &Step, g: &str, x: &str, y: &str) -> Result<Str
             let inner = t.op("Where", &[&high, g, &sloped]);
             t.op("Where", &[&low, &zero, &inner])
         }
-        // max(0, min(1, alpha x + beta)).
+        // HardSigmoid, max(0, min(1, alpha x + beta)), has the slope alpha where the result is between 0 and 1.
         _ => {
             let (alpha, one) = (t.scalar(node.float("alpha", 0.2)), t.scalar(1.0));
             let sloped = t.op("Mul", &[g, &alpha]);
@@ -199,7 +200,8 @@ fn piecewise(t: &mut Tape, step: &Step, g: &str, x: &str, y: &str) -> Result<Str
     })
 }
 
-/// Returns the gradient of GELU, `x Φ(x)`, or of its approximation by tanh (Hendrycks, Gimpel, arXiv 1606.08415).
+/// Returns the gradient of GELU, `x Φ(x)`, or of its approximation by tanh (Hendrycks, Gimpel, arXiv 1606.08415). Fails
+/// like [every rule](super).
 pub fn gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     let text = step.node.attribute("approximate").and_then(|a| a.s.as_deref());
     if text == Some(b"tanh") {
@@ -222,6 +224,7 @@ pub fn gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
 }
 
 /// Returns the gradients of `x / 2 (1 + tanh(k (x + 0.044715 x³)))`, `k = √(2/π)`; FastGelu first adds a bias to `x`.
+/// Fails like [every rule](super).
 pub fn fast_gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, given) = (step.gradient()?, step.input(0)?);
     let x = match step.node.input_at(1) {
@@ -249,7 +252,7 @@ pub fn fast_gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(each(t, step, |_, _| gradient.clone()))
 }
 
-/// Returns the gradient of `QuickGelu`, `x σ(αx)`.
+/// Returns the gradient of `QuickGelu`, `x σ(αx)`. Fails like [every rule](super).
 pub fn quick_gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let (alpha, one) = (t.scalar(step.node.float("alpha", 1.702)), t.scalar(1.0));

@@ -13,8 +13,8 @@ pub(crate) fn adding() -> Vec<AttributeProto> {
     vec![edit::text_attribute("reduction", "add")]
 }
 
-/// Adds a value in the shape of `x` (with `rank` dimensions) that is 0, with the parts of `gradient` added at
-/// `indices`, and returns its name. In `gradient`, the `index_rank` dimensions of the indices, at least one, take the
+/// Adds nodes that add the parts of `gradient` at `indices` to zeros in the shape of `x`, and returns the name of the
+/// result. `x` has `rank` dimensions. In `gradient`, the `index_rank` dimensions of the indices, at least one, take the
 /// place of `axis` of `x`.
 pub(super) fn scattered(
     t: &mut Tape,
@@ -48,7 +48,7 @@ pub(super) fn scattered(
     t.op_with("Transpose", &[&sum], perm((1..=axis).chain([0]).chain(axis + 1..rank).collect()))
 }
 
-/// Returns the gradient of `Gather`, which selects rows along any axis.
+/// Returns the gradient of `Gather`, which selects rows along any axis. Fails like [every rule](super).
 pub fn gather(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, indices) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let (rank, index_rank) = (t.rank(x)?, t.rank(indices)?);
@@ -62,7 +62,7 @@ pub fn gather(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, scattered(t, &g, &indices, x, axis, rank, 1))])
 }
 
-/// Returns the gradient of `GatherND`, which selects parts by tuples of indices.
+/// Returns the gradient of `GatherND`, which selects parts by tuples of indices. Fails like [every rule](super).
 pub fn gather_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, indices) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let batches = step.node.int("batch_dims", 0);
@@ -72,7 +72,8 @@ pub fn gather_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("ScatterND", &[&zeros, &indices, g], adding()))])
 }
 
-/// Adds the index tuples of a `GatherND` with the batch indices in front of each, and returns their name.
+/// Adds nodes that put the batch indices in front of each index tuple of a `GatherND`, and returns the name of the
+/// result.
 fn whole_places(t: &mut Tape, indices: &str, batches: i64) -> Result<String> {
     let rank = t.rank(indices)?;
     let (shape, first, last, one) = (t.op("Shape", &[indices]), t.ints(&[0]), t.ints(&[-1]), t.ints(&[1]));
@@ -93,7 +94,8 @@ fn whole_places(t: &mut Tape, indices: &str, batches: i64) -> Result<String> {
     Ok(t.concat(&columns, -1))
 }
 
-/// Returns the gradient of `GatherElements`, which selects single elements along an axis.
+/// Returns the gradient of `GatherElements`, which selects single elements along an axis. Fails like [every
+/// rule](super).
 pub fn gather_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, indices) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let shape = t.shape(x);
@@ -105,7 +107,7 @@ pub fn gather_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
 
 /// Returns the gradients of `ScatterND`, which replaces parts of `x` or adds to them. The updates receive `g` at their
 /// positions. The gradient of `x` is `g`, with zeros at the replaced positions. Fails with `Unsupported` for the
-/// reductions `mul`, `min` and `max`.
+/// reductions `mul`, `min` and `max`. Also fails like [every rule](super).
 pub fn scatter_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, indices, updates) = (step.gradient()?, step.input(1)?, step.input(2)?);
     let adds = match step.node.attribute("reduction").and_then(|a| a.s.as_deref()) {

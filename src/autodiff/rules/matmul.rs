@@ -4,7 +4,8 @@ use crate::autodiff::{Parts, Step, Tape};
 use crate::error::Result;
 use crate::graph::edit;
 
-/// Returns the gradients of `A B`: `g Bᵀ` and `Aᵀ g`; broadcast batch dimensions are summed.
+/// Returns the gradients of `A B`: `g Bᵀ` and `Aᵀ g`; broadcast batch dimensions are summed. Fails like [every
+/// rule](super).
 pub fn matmul(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let (rank_a, rank_b) = (t.rank(a)?, t.rank(b)?);
@@ -79,7 +80,7 @@ fn vector(t: &mut Tape, step: &Step, rank_a: usize, rank_b: usize) -> Result<Par
     Ok(parts)
 }
 
-/// Adds `value` as rows whose size is that of the matrix along `axis`, and returns its name.
+/// Adds a `Reshape` of `value` to rows of the size that `matrix` has along `axis`, and returns the name of the result.
 fn flat(t: &mut Tape, value: &str, matrix: &str, axis: usize) -> Result<String> {
     let size = t.size(matrix, axis);
     let rest = t.ints(&[-1]);
@@ -87,7 +88,8 @@ fn flat(t: &mut Tape, value: &str, matrix: &str, axis: usize) -> Result<String> 
     Ok(t.op("Reshape", &[value, &shape]))
 }
 
-/// Adds the sum of `whole` over the batch dimensions along which `target` was broadcast, and returns its name.
+/// Adds nodes that sum `whole` over the batch dimensions along which `target` was broadcast, and returns the name of
+/// the sum. `out` is the output of the product.
 fn unbatched(t: &mut Tape, whole: &str, target: &str, out: &str) -> String {
     if let (Some(to), Some(from)) = (t.dims(target), t.dims(out)) {
         let batch = |dims: &[crate::model::Dim]| dims[..dims.len() - 2].to_vec();
@@ -105,7 +107,7 @@ fn unbatched(t: &mut Tape, whole: &str, target: &str, out: &str) -> String {
     t.unbroadcast_to(whole, target, &shape)
 }
 
-/// Returns the gradients of `α op(A) op(B) + β C` (`Gemm`).
+/// Returns the gradients of `α op(A) op(B) + β C` (`Gemm`). Fails like [every rule](super).
 pub fn gemm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let node = &step.node;

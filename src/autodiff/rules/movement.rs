@@ -7,9 +7,9 @@ use crate::graph::edit;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// Returns the gradient of an operator that moves, drops or repeats elements. Applied to the indices of the elements of
-/// its first input, the operator returns the origin of each element of the output. Indices start at 1; 0 marks elements
-/// that the operator inserts.
+/// Returns the gradient of an operator that moves, drops or repeats elements. The operator is also applied to the
+/// indices of the elements of its first input, which gives the origin of each element of the output. Indices start at
+/// 1; 0 marks elements that the operator inserts. Fails like [every rule](super).
 pub fn by_place(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let (flat, column) = (t.ints(&[-1]), t.ints(&[-1, 1]));
@@ -38,7 +38,8 @@ pub fn by_place(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Reshape", &[&sum, &shape]))])
 }
 
-/// Returns the gradient of `DepthToSpace`, which moves the plane back into blocks of channels.
+/// Returns the gradient of `DepthToSpace`, which moves the plane back into blocks of channels. Fails like [every
+/// rule](super).
 pub fn depth_to_space(t: &mut Tape, step: &Step) -> Result<Parts> {
     let block = step.node.int("blocksize", 1);
     let attributes = vec![edit::int_attribute("blocksize", block)];
@@ -56,13 +57,14 @@ pub fn depth_to_space(t: &mut Tape, step: &Step) -> Result<Parts> {
     }
 }
 
-/// Returns the gradient of `SpaceToDepth`, which moves the blocks of channels back into the plane.
+/// Returns the gradient of `SpaceToDepth`, which moves the blocks of channels back into the plane. Fails like [every
+/// rule](super).
 pub fn space_to_depth(t: &mut Tape, step: &Step) -> Result<Parts> {
     let attributes = vec![edit::int_attribute("blocksize", step.node.int("blocksize", 1))];
     Ok(vec![(0, t.op_with("DepthToSpace", &[step.gradient()?], attributes))])
 }
 
-/// Returns the gradient of `Trilu`: the same triangle of `g`.
+/// Returns the gradient of `Trilu`: the same triangle of `g`. Fails like [every rule](super).
 pub fn triangle(t: &mut Tape, step: &Step) -> Result<Parts> {
     let mut inputs = vec![step.gradient()?];
     inputs.extend(step.node.input_at(1));
@@ -70,7 +72,7 @@ pub fn triangle(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("Trilu", &inputs, attributes))])
 }
 
-/// Returns the gradient of `TopK`: `g` goes to the selected elements.
+/// Returns the gradient of `TopK`: `g` goes to the selected elements. Fails like [every rule](super).
 pub fn top(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let places = t.extra_output(step.index, 1);
@@ -82,7 +84,7 @@ pub fn top(t: &mut Tape, step: &Step) -> Result<Parts> {
 
 /// Returns the gradients of `ScatterElements`, which replaces elements of `x` or adds to them. The updates receive `g`
 /// at their positions. The gradient of `x` is `g`, with zeros at the replaced positions. Fails with `Unsupported` for
-/// the reductions `mul`, `min` and `max`.
+/// the reductions `mul`, `min` and `max`. Also fails like [every rule](super).
 pub fn scatter_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, places, updates) = (step.gradient()?, step.input(1)?, step.input(2)?);
     let adds = match step.node.attribute("reduction").and_then(|a| a.s.as_deref()) {
@@ -105,7 +107,7 @@ pub fn scatter_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Returns the gradient of `CumSum`: the cumulative sum of `g` from the other end.
+/// Returns the gradient of `CumSum`: the cumulative sum of `g` from the other end. Fails like [every rule](super).
 pub fn running_sum(t: &mut Tape, step: &Step) -> Result<Parts> {
     let attributes = vec![
         edit::int_attribute("exclusive", step.node.int("exclusive", 0)),

@@ -11,7 +11,8 @@ fn last_axes(t: &Tape, step: &Step, x: &str) -> Result<Vec<i64>> {
 }
 
 /// Returns the gradients of layer normalization. With `n = (x - mean) / deviation` and `h = g scale`, the gradient of
-/// `x` is `(h - mean(h) - n mean(h n)) / deviation`, that of the scale `Σ g n`, that of the bias `Σ g`.
+/// `x` is `(h - mean(h) - n mean(h n)) / deviation`, that of the scale `Σ g n`, that of the bias `Σ g`. Fails like
+/// [every rule](super).
 pub fn layer(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let axes = last_axes(t, step, x)?;
@@ -38,7 +39,8 @@ pub fn layer(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Returns the gradients of RMS normalization, which has no mean: `(h - n mean(h n)) / deviation` for `x`.
+/// Returns the gradients of RMS normalization, which has no mean. With `n = x / deviation` and `h = g scale`, the
+/// gradient of `x` is `(h - n mean(h n)) / deviation`, and that of the scale `Σ g n`. Fails like [every rule](super).
 pub fn rms(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let axes = last_axes(t, step, x)?;
@@ -61,7 +63,7 @@ pub fn rms(t: &mut Tape, step: &Step) -> Result<Parts> {
 }
 
 /// Returns the gradients of batch normalization in inference mode, which has a scale and a bias per channel. Fails with
-/// `Unsupported` if mean and variance are trained.
+/// `Unsupported` in training mode, and if mean or variance needs a gradient. Also fails like [every rule](super).
 pub fn batch(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let (center, variance) = (step.input(3)?, step.input(4)?);

@@ -7,7 +7,7 @@ use crate::error::{Result, bail};
 use crate::graph::edit;
 use crate::onnx::dtype::DataType;
 
-/// Returns the gradient of max pooling: `g` goes to the largest element of each window.
+/// Returns the gradient of max pooling: `g` goes to the largest element of each window. Fails like [every rule](super).
 pub fn max(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let places = t.extra_output(step.index, 1);
@@ -21,7 +21,8 @@ pub fn max(t: &mut Tape, step: &Step) -> Result<Parts> {
 }
 
 /// Returns the gradient of average pooling: `g` is distributed evenly over the elements of each window. Fails with
-/// `InvalidModel` without `kernel_shape`, and with `Unsupported` for `ceil_mode` and `auto_pad`.
+/// `InvalidModel` without `kernel_shape`, with `Unsupported` for `ceil_mode`, and like [`Window::of`]. Also fails like
+/// [every rule](super).
 pub fn average(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let rank = t.rank(x)?;
@@ -63,7 +64,8 @@ pub fn average(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Reshape", &[&gradient, &shape]))])
 }
 
-/// Returns the gradient of global average pooling: `g` is distributed evenly over all elements of a channel.
+/// Returns the gradient of global average pooling: `g` is distributed evenly over all elements of a channel. Fails like
+/// [every rule](super).
 pub fn global_average(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let shape = t.shape(x);
@@ -76,7 +78,7 @@ pub fn global_average(t: &mut Tape, step: &Step) -> Result<Parts> {
 }
 
 /// Returns the gradient of global max pooling: `g` goes to the largest element of each channel; several equal ones
-/// share it evenly.
+/// share it evenly. Fails like [every rule](super).
 pub fn global_max(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let axes: Vec<i64> = (2..t.rank(x)? as i64).collect();
@@ -87,7 +89,8 @@ pub fn global_max(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Mul", &[&same, &share]))])
 }
 
-/// Returns the gradient of `(Σ|x|^p)^(1/p)` of each channel: `g sign(x) (|x| / y)^(p - 1)`.
+/// Returns the gradient of `(Σ|x|^p)^(1/p)` of each channel: `g sign(x) (|x| / y)^(p - 1)`. Fails like [every
+/// rule](super).
 pub fn global_norm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let less = t.scalar(step.node.int("p", 2) as f32 - 1.0);

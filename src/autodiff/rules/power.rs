@@ -5,7 +5,7 @@ use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 
 /// Returns the gradients of `x ^ p`: `g p x ^ (p - 1)` for `x`, and `g y log x` for a trainable exponent, where 0 is
-/// used if `x` is 0, like in PyTorch.
+/// used if `x` is 0, like in PyTorch. Fails like [every rule](super).
 pub fn pow(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, p, y) = (step.gradient()?, step.input(0)?, step.input(1)?, step.output());
     let known = t.number(p);
@@ -42,7 +42,8 @@ pub fn pow(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// Returns the gradients of `Mod`, `y = a - n b` with an integer `n`: `g` for `a` and `-n g` for `b`.
+/// Returns the gradients of `Mod`, `y = a - n b` with an integer `n`: `g` for `a` and `-n g` for `b`. Fails like [every
+/// rule](super).
 pub fn remainder(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b, y) = (step.gradient()?, step.input(0)?, step.input(1)?, step.output());
     Ok(each(t, step, |t, input| match input {
@@ -56,7 +57,7 @@ pub fn remainder(t: &mut Tape, step: &Step) -> Result<Parts> {
 }
 
 /// Returns the gradient of a trigonometric or hyperbolic function, or of its inverse. Fails with `Internal` for other
-/// operators.
+/// operators. Also fails like [every rule](super).
 pub fn angle(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y, op) = (step.gradient()?, step.input(0)?, step.output(), step.node.op());
     let one = t.scalar(1.0);

@@ -28,7 +28,8 @@ fn reduced(t: &mut Tape, step: &Step, value: &str) -> Result<Option<Reduced>> {
     Ok(Some(Reduced { axes, gradient }))
 }
 
-/// Adds a value in the shape of the output with the reduced dimensions restored as 1, and returns its name.
+/// Restores the reduced dimensions of `value`, which has the shape of the output, as 1, and returns the name of the
+/// result: that of an added `Unsqueeze`, or `value` itself if the node has kept the dimensions.
 fn restored(t: &mut Tape, step: &Step, value: &str, axes: &[i64]) -> String {
     if step.node.int("keepdims", 1) != 0 {
         return value.to_owned();
@@ -39,7 +40,7 @@ fn restored(t: &mut Tape, step: &Step, value: &str, axes: &[i64]) -> String {
     t.op("Unsqueeze", &[value, &axes])
 }
 
-/// Adds the number of elements in each sum as a float, and returns its name.
+/// Adds the number of elements of `x` along `axes` as a float32 value, and returns its name.
 fn count(t: &mut Tape, x: &str, axes: &[i64]) -> String {
     if let Some(sizes) = t.fixed(x) {
         let product: i64 = axes.iter().map(|axis| sizes[*axis as usize]).product();
@@ -51,7 +52,8 @@ fn count(t: &mut Tape, x: &str, axes: &[i64]) -> String {
     t.op_with("Cast", &[&product], vec![edit::int_attribute("to", 1)])
 }
 
-/// Returns the gradient of `ReduceSum` or `ReduceMean`: `g`, or `g` divided by the number of elements.
+/// Returns the gradient of `ReduceSum` or `ReduceMean`: `g`, or `g` divided by the number of elements. Fails like
+/// [every rule](super).
 pub fn sum(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let Some(Reduced { axes, mut gradient }) = reduced(t, step, g)? else { return Ok(vec![(0, g.to_owned())]) };
@@ -64,7 +66,7 @@ pub fn sum(t: &mut Tape, step: &Step) -> Result<Parts> {
 }
 
 /// Returns the gradient of `ReduceMax` or `ReduceMin`: `g` goes to the element that equals the output; several equal
-/// ones share it evenly.
+/// ones share it evenly. Fails like [every rule](super).
 pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let Some(Reduced { axes, gradient }) = reduced(t, step, g)? else { return Ok(vec![(0, g.to_owned())]) };
@@ -81,7 +83,8 @@ fn widened(t: &mut Tape, step: &Step, value: &str) -> Result<String> {
     Ok(reduced(t, step, value)?.map_or_else(|| value.to_owned(), |reduced| reduced.gradient))
 }
 
-/// Returns the gradient of a norm, a sum of squares, or a sum combined with logarithms or exponentials.
+/// Returns the gradient of `ReduceL1`, `ReduceL2`, `ReduceSumSquare`, `ReduceLogSum` or `ReduceLogSumExp`. Fails like
+/// [every rule](super).
 pub fn norm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let gradient = match step.node.op() {
@@ -119,7 +122,7 @@ pub fn norm(t: &mut Tape, step: &Step) -> Result<Parts> {
 }
 
 /// Returns the gradient of `ReduceProd`: the gradient of an element is `g` times the product of the other elements. If
-/// one element is 0, only its gradient is not 0; if several are, all gradients are 0.
+/// one element is 0, only its gradient is not 0; if several are, all gradients are 0. Fails like [every rule](super).
 pub fn product(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let Some(Reduced { axes, gradient }) = reduced(t, step, g)? else { return Ok(vec![(0, g.to_owned())]) };

@@ -8,7 +8,7 @@ use crate::onnx::proto::NodeProto;
 /// Returns the gradient of `Resize`. Interpolation is a product with one matrix per dimension, which the node itself
 /// returns when it resizes the rows of an identity matrix. The gradient is the product with the transposed matrices.
 /// Fails with `Unsupported` for a `Resize` that crops or keeps the aspect ratio, and with `InvalidModel` if it has
-/// neither scales nor sizes.
+/// neither scales nor sizes. Also fails like [every rule](super).
 pub fn resize(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, node) = (step.gradient()?, step.input(0)?, &step.node);
     let text = |name: &str| node.attribute(name).and_then(|a| a.s.clone());
@@ -46,8 +46,8 @@ fn same(t: &Tape, x: &str, y: &str, axis: usize) -> bool {
     matches!((dim(x), dim(y)), (Some(Dim::Fixed(a)), Some(Dim::Fixed(b))) if a == b)
 }
 
-/// Adds the gradient reduced to the size of `x` along `axis`, which has index `at` among the factors, and returns its
-/// name.
+/// Adds nodes that multiply `gradient` by the transposed matrix of `axis`, and returns the name of the product, which
+/// has the size of `x` along `axis`. The axis has index `at` among the factors (scales or sizes).
 fn along(
     t: &mut Tape,
     (node, (factors, input), at): (&NodeProto, (&str, usize), usize),
@@ -78,7 +78,7 @@ fn along(
     let inputs = if input == 2 { vec![unit.as_str(), "", &own] } else { vec![unit.as_str(), "", "", &own] };
     let attributes = node.attribute.iter().filter(|a| a.name.as_deref() != Some("axes")).cloned().collect();
     let weights = t.op_with("Resize", &inputs, attributes);
-    // [1, 1, before, after] as [after, before].
+    // The weights of the shape [1, 1, before, after] become the matrix [after, before].
     let weights = t.permuted(&weights, &[0, 1, 3, 2]);
     let first = t.ints(&[-1]);
     let sizes = t.concat(&[&first, &size], 0);

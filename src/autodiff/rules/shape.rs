@@ -4,14 +4,15 @@ use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 use crate::graph::edit;
 
-/// Returns the gradient of `Reshape`, `Flatten`, `Squeeze` or `Unsqueeze`: `g` in the shape of the input.
+/// Returns the gradient of `Reshape`, `Flatten`, `Squeeze` or `Unsqueeze`: `g` in the shape of the input. Fails like
+/// [every rule](super).
 pub fn reshape(t: &mut Tape, step: &Step) -> Result<Parts> {
     let shape = t.shape(step.input(0)?);
     Ok(vec![(0, t.op("Reshape", &[step.gradient()?, &shape]))])
 }
 
 /// Returns the gradient of `Transpose`: `g` with its dimensions in the order of the input. Fails with `InvalidModel` if
-/// `perm` does not fit the input.
+/// `perm` does not fit the input. Also fails like [every rule](super).
 pub fn transpose(t: &mut Tape, step: &Step) -> Result<Parts> {
     let rank = t.rank(step.input(0)?)? as i64;
     let given = step.node.attribute("perm").map(|a| a.ints.clone()).filter(|perm| !perm.is_empty());
@@ -24,12 +25,13 @@ pub fn transpose(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, gradient)])
 }
 
-/// Returns the gradient of `Expand`: the sums of `g` over the repeated elements.
+/// Returns the gradient of `Expand`: the sums of `g` over the repeated elements. Fails like [every rule](super).
 pub fn expand(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.unbroadcast(step.gradient()?, step.input(0)?, step.output()))])
 }
 
-/// Returns the gradient of `Tile`: `g`, reshaped to `[r₀, d₀, r₁, d₁ …]` and summed over the repeats.
+/// Returns the gradient of `Tile`: `g`, reshaped to `[r₀, d₀, r₁, d₁ …]` and summed over the repeats. Fails like [every
+/// rule](super).
 pub fn tile(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (x, repeats) = (step.input(0)?, step.input(1)?);
     let rank = t.rank(x)?;
@@ -44,7 +46,7 @@ pub fn tile(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.sum(&apart, &axes, false))])
 }
 
-/// Returns the gradients of `Concat`: a part of `g` for each input.
+/// Returns the gradients of `Concat`: a part of `g` for each input. Fails like [every rule](super).
 pub fn concat(t: &mut Tape, step: &Step) -> Result<Parts> {
     let axis = t.axis(step.node.int("axis", 0), t.rank(step.output())?)?;
     let inputs = &step.node.input;
@@ -59,7 +61,8 @@ pub fn concat(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts.into_iter().enumerate().filter(|(input, _)| t.wants(&step.node, *input)).collect())
 }
 
-/// Returns the gradient of `Split`: the concatenated gradients of the parts, with zeros for unused parts.
+/// Returns the gradient of `Split`: the concatenated gradients of the parts, with zeros for unused parts. Fails like
+/// [every rule](super).
 pub fn split(t: &mut Tape, step: &Step) -> Result<Parts> {
     let mut parts = Vec::with_capacity(step.node.output.len());
     for (output, gradient) in step.node.output.iter().zip(&step.gradients) {
@@ -77,7 +80,7 @@ pub fn split(t: &mut Tape, step: &Step) -> Result<Parts> {
 }
 
 /// Returns the gradient of `Slice`: `g`, padded with zeros for the rest of the input. Fails with `Unsupported` if the
-/// number of axes is not known.
+/// number of axes is not known. Also fails like [every rule](super).
 pub fn slice(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, starts, ends) = (step.gradient()?, step.input(0)?, step.input(1)?, step.input(2)?);
     let rank = t.rank(x)?;
@@ -127,7 +130,8 @@ pub fn slice(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Pad", &[g, &pads]))])
 }
 
-/// Adds the indices along `axis` that a slice keeps, and returns their name: the same slice of `0, 1, 2 …`.
+/// Adds nodes for the indices along `axis` that a slice keeps, which are the same slice of `0, 1, 2 …`, and returns
+/// their name. `at` is the position of the axis in `starts` and `ends`; `many` is whether these have several elements.
 fn rows(
     t: &mut Tape,
     x: &str,
@@ -159,7 +163,7 @@ fn rows(
 }
 
 /// Returns the gradient of `Pad`: the part of `g` inside the padding; if the padding repeats elements, the gradients of
-/// all their copies are added.
+/// all their copies are added. Fails like [every rule](super).
 pub fn pad(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, pads) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let mode = step.node.attribute("mode").and_then(|a| a.s.as_deref());

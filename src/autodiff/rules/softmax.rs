@@ -3,7 +3,7 @@
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::Result;
 
-/// Returns the gradient of softmax: `y (g - Σ g y)`.
+/// Returns the gradient of softmax: `y (g - Σ g y)`. Fails like [every rule](super).
 pub fn softmax(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, y) = (step.gradient()?, step.output());
     let axis = step.node.int("axis", -1);
@@ -13,7 +13,7 @@ pub fn softmax(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Sub", &[&share, &rest]))])
 }
 
-/// Returns the gradient of log softmax: `g - exp(y) Σ g`.
+/// Returns the gradient of log softmax: `g - exp(y) Σ g`. Fails like [every rule](super).
 pub fn log_softmax(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, y) = (step.gradient()?, step.output());
     let axis = step.node.int("axis", -1);

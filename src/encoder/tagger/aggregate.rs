@@ -8,9 +8,9 @@ use std::ops::Range;
 choice! {
     /// The strategy by which tokens become spans.
     ///
-    /// Adjacent tokens or words of one class form one span, except where a prefix of a label (`B-`; `L-`, `E-`, `U-` or
-    /// `S-` of BILOU and BIOES) begins a new entity or ends the one before. A word is a token and the tokens after it
-    /// that the tokenizer marks as continuations (`##`); without such marks, a word begins at a space.
+    /// Except with `none`, adjacent tokens or words of one class form one span, unless a prefix of a label (`B-`; `L-`,
+    /// `E-`, `U-` or `S-` of BILOU and BIOES) begins a new entity or ends the one before. A word is a token and the
+    /// tokens after it that the tokenizer marks as continuations (`##`); without such marks, a word begins at a space.
     pub enum Aggregation: optimize_aggregation_t = Simple {
         /// Adjacent tokens of one class become a span, whose score is the mean of their scores.
         Simple = 0, "simple";
@@ -28,7 +28,7 @@ choice! {
 /// A part of a text with a label.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
-    /// Range of the bytes of the text.
+    /// Range of the span's bytes in the text.
     pub bytes: Range<usize>,
     /// The class of the entity, for example `PER`; with [`Aggregation::None`] the label of the token, for example
     /// `B-PER`.
@@ -40,7 +40,7 @@ pub struct Span {
 /// A token with the probabilities of its labels.
 #[derive(Debug, Clone)]
 pub struct Scored {
-    /// Range of the bytes of the text.
+    /// Range of the token's bytes in the text.
     pub bytes: Range<usize>,
     /// Whether the token is a part of the word of the token before it.
     pub continues_word: bool,
@@ -84,7 +84,7 @@ pub fn spans(tokens: &[Scored], tags: &[Tag], aggregation: Aggregation, keep_out
     groups.filter(|group| wanted(group[0].tag)).map(span).collect()
 }
 
-/// Returns the tokens of one word after another.
+/// Returns an iterator over the words of a text, each as the slice of its tokens.
 fn words(tokens: &[Scored]) -> impl Iterator<Item = &[Scored]> {
     tokens.chunk_by(|_, token| token.continues_word)
 }

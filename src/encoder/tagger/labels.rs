@@ -40,7 +40,7 @@ impl Tag {
 }
 
 /// Returns the tags for labels, in their order. The prefixes of BILOU and BIOES (`L-`, `U-`, `E-`, `S-`) count only for
-/// classes that also have `B-` or `I-`: a label such as `E-MAIL` may as well be a whole name.
+/// classes that also have `B-` or `I-`: a label such as `E-MAIL` may also be a whole name.
 pub fn tags(labels: &[String]) -> Vec<Tag> {
     let has = |label: &str| labels.iter().any(|known| known == label);
     let tag = |label: &String| {

@@ -55,9 +55,10 @@ type Read = Option<(usize, Vec<f32>)>;
 impl Tagger {
     /// Loads a model for token classification and returns the tagger. `tokenizer` replaces the model's own.
     ///
-    /// Fails with [`crate::error::Kind::Unsupported`] if the model has no output with logits for each token or names no
-    /// labels, `NotFound` if there is no tokenizer, `InvalidArgument` if `max_length` or `stride` does not fit the
-    /// model, and otherwise like [`Session::new`].
+    /// Fails with [`crate::error::Kind::Unsupported`] if the model has no output with logits for each token or if its
+    /// configuration does not name all labels, and with `NotFound` if there is no tokenizer. Fails with
+    /// `InvalidArgument` if `max_length` exceeds the positions of the model or leaves no room for a text, or if
+    /// `stride` is not shorter than a window, and otherwise like [`Session::new`].
     pub fn new(
         runtime: &'static Runtime,
         model: &Model,
@@ -93,7 +94,7 @@ impl Tagger {
     /// the window in which it is furthest from an end at which the text was divided. Progress stage: `tag`, in texts.
     /// Fails with [`crate::error::Kind::InvalidArgument`] if `texts` is empty; `Runtime` if a logit is NaN;
     /// `Unsupported` or `InvalidModel` if the logits do not have the shape `[texts, tokens, labels]`; and otherwise
-    /// like [`Session::run`].
+    /// like [`Tokenizer::encode`] and [`Session::run`].
     pub fn tag<T: AsRef<str>>(&self, texts: &[T], call: &Call) -> Result<Vec<Vec<Span>>> {
         if texts.is_empty() {
             bail!(InvalidArgument, "there is no text");

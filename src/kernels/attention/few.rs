@@ -1,5 +1,6 @@
-//! The steps for a block of keys and few columns, as for one token of a decoder: the lanes of scores are keys, because
-//! those of columns would be mostly unused. The results have the same bits as those of `products.rs`.
+//! The steps for a block of keys and at most [`FEW`] columns (queries), as for one token of a decoder: the lanes of the
+//! scores are keys, because lanes for columns would be mostly unused. The results have the same bits as those of
+//! `products.rs`.
 
 use super::Stored;
 use super::flash::{Block, KEYS, LARGEST, Partial};
@@ -145,7 +146,7 @@ impl Block<'_> {
         let padded = count.next_multiple_of(V::LANES);
         // SAFETY: there are `padded` scores of each column, and a partial result has room for all columns.
         unsafe {
-            // Results of unused columns are computed with.
+            // `merge` also reads the results of unused columns, so these must be initialized.
             to.largest.write_bytes(0, self.width());
             to.total.write_bytes(0, self.width());
             for column in 0..self.count {

@@ -1,8 +1,8 @@
 //! Attention by blocks of keys, computed in float32.
 //!
-//! A block has up to two vectors of queries, of all query heads that share a key head, as its columns. Scores are keys
-//! × queries, so that maximum and sum over the keys need no operation across lanes, and neither keys nor values are
-//! rearranged: keys are broadcast, and values are loaded as stored.
+//! The columns of a block are queries: up to two vectors, from all query heads that share a key head. Scores are keys ×
+//! queries, so maximum and sum over the keys need no operation across lanes. Neither keys nor values are rearranged:
+//! keys are broadcast, and values are loaded as stored.
 //!
 //! Blocks of keys begin at multiples of [`KEYS`]. Each block gives a separate [`Partial`] result, and these are merged
 //! in order. So a query has the same bits in any block of queries, and blocks of keys may be divided among threads.
@@ -38,9 +38,9 @@ pub struct Decoding<'a> {
     pub past: &'a [usize],
     /// Number of keys, by sequence.
     pub lengths: &'a [usize],
-    /// Soft cap of the scores, which become cap · tanh(score / cap).
+    /// Soft cap of the scores, which become cap · tanh(score / cap); `None` for no cap.
     pub cap: Option<f32>,
-    /// Scores, one per query head, that take part in the softmax but have no value (attention sinks).
+    /// Scores, one per query head, that take part in the softmax but have no value (attention sinks); `None` for none.
     pub sinks: Option<&'a [f32]>,
 }
 
@@ -160,7 +160,8 @@ impl Partial {
 }
 
 /// The working memory of a block: queries (size × columns), scores (keys × columns), partial results, two factors of
-/// each column, and keys or values of a block as dense float32: the last ones, or all of those of 16 bits.
+/// each column, and room for keys or values that are converted to dense float32. It has room for a block of them if
+/// they are stored in 16 bits, and otherwise for the last keys, which do not fill [`VECTORS`] vectors.
 pub struct Memory {
     pub queries: *mut f32,
     pub scores: *mut f32,
@@ -179,7 +180,8 @@ impl Memory {
         let mut memory = Scratch::take((queries + scores + 2 * COLUMNS + 2 * partial + widened) * 4);
         let start = memory.start().cast::<f32>();
         let at = |place: usize| start.wrapping_add(place);
-        // SAFETY: these were just allocated. Scores of unused columns are computed with, so they must not be denormal.
+        // SAFETY: the scores were just allocated. Those of unused columns are read too, and denormal numbers would be
+        // slow.
         unsafe { at(queries).write_bytes(0, scores) };
         let partials = queries + scores + 2 * COLUMNS;
         Self {
@@ -340,7 +342,7 @@ impl Block<'_> {
     #[inline(always)]
     unsafe fn part<V: Simd, const N: usize>(&self, start: usize, count: usize, to: Partial) {
         if self.is_few() {
-            // A function of its own, which all callers share.
+            // `call` makes this a separate function, which is compiled once for both widths.
             return V::call(Few { block: self, start, count, to });
         }
         // SAFETY: guaranteed by the caller.

@@ -38,13 +38,13 @@ pub struct GroupedAttention<'a> {
     pub head_size: usize,
     /// Factor by which the product of query and key is multiplied.
     pub scale: f32,
-    /// Maximum number of keys that a query attends to, including its own.
+    /// Maximum number of keys that a query attends to, including its own; `None` for no limit.
     pub window: Option<usize>,
-    /// Soft cap of the scores, which become cap · tanh(score / cap).
+    /// Soft cap of the scores, which become cap · tanh(score / cap); `None` for no cap.
     pub cap: Option<f32>,
-    /// Scores, one per query head, that take part in the softmax but have no value (attention sinks).
+    /// Scores, one per query head, that take part in the softmax but have no value (attention sinks); `None` for none.
     pub sinks: Option<&'a [f32]>,
-    /// Rotary position embedding of the new queries and keys.
+    /// Rotary position embedding of the new queries and keys; `None` if they are not rotated here.
     pub rotary: Option<Rotary<'a>>,
     /// Number of tokens before the new ones, by sequence. New keys are appended there, so the cache must have room for
     /// `past` + `tokens`.
@@ -112,7 +112,8 @@ impl CopySizes<'_> {
 
 /// Appends the new keys and values to the cache, and writes the attention of the queries to `out` (batch × tokens ×
 /// heads × size). `q`, and the keys and values in `kv`, have a row for each new token; without `kv`, the cache already
-/// contains the new tokens.
+/// contains the new tokens. If a slice or the cache is too short, a debug build panics, and a release build writes
+/// nothing.
 #[allow(clippy::too_many_arguments)] // three inputs, a cache and an output
 pub fn grouped_attention(
     class: Class,

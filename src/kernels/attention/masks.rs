@@ -26,8 +26,8 @@ impl Block<'_> {
             if same_for_all {
                 for key in 0..count {
                     let place = [self.head.place.0, 0, 0, start + key];
-                    // For a score of 0, this is the number that an additive mask adds, or the lowest number if the key
-                    // is hidden.
+                    // For a score of 0, `masked` returns the number that an additive mask adds; for other masks, the
+                    // lowest number if the key is hidden, and otherwise 0.
                     let value = V::splat(reference::masked(mask, 0.0, place));
                     let hidden = !matches!(mask, Mask::Additive { .. });
                     for column in (0..width).step_by(V::LANES) {

@@ -7,7 +7,7 @@ use super::stored::{Bfloat16, Element, widen};
 use crate::kernels::simd::Simd;
 use crate::kernels::{reference, vmath};
 
-/// Maximum number of columns that are few: the lanes of their scores are keys instead of columns.
+/// Maximum number of columns for which the kernels of `few.rs` are used, where the lanes of scores are keys.
 pub const FEW: usize = 4;
 /// Size of a cache line in bytes.
 const LINE: usize = 64;
@@ -19,14 +19,14 @@ impl Block<'_> {
         self.count <= FEW
     }
 
-    /// Returns the number of columns for which the queries and the scores of many columns have room.
+    /// Returns the number of columns for which the block has memory: one or two whole vectors.
     #[inline(always)]
     pub fn width(&self) -> usize {
         self.head.width
     }
 
-    /// Returns the address of the score of a key of the block. The scores are keys × columns, or for few columns
-    /// columns × keys.
+    /// Returns the address of the score of a key and a column of the block. The scores are keys × columns, or columns ×
+    /// keys for few columns.
     #[inline(always)]
     pub fn score(&self, key: usize, column: usize) -> *mut f32 {
         let place = if self.is_few() { column * KEYS + key } else { key * self.width() + column };
@@ -41,7 +41,7 @@ impl Block<'_> {
         unsafe {
             match self.head.tensors.k {
                 Stored::Float32(keys) => self.scores_of_many::<V, N>(keys.as_ptr().add(place), token, count),
-                // They are converted first, because each is read more than once.
+                // bfloat16 keys are converted first, because each is read more than once.
                 Stored::Bfloat16(keys) => {
                     let keys = keys.as_ptr().add(place).cast::<Bfloat16>();
                     widen::<V, Bfloat16>(keys, token, (count, size), self.memory.widened);
@@ -51,20 +51,20 @@ impl Block<'_> {
         }
     }
 
-    /// Returns the place of the key `start`.
+    /// Returns the index of the first element of the key `start` in the tensor of keys.
     pub fn first_key(&self, start: usize) -> usize {
         let spec = &self.head.spec;
         self.head.place.0 * spec.k.batch + self.head.place.1 * spec.k.head + start * spec.k.token
     }
 
-    /// Returns the place of the value of the key `start`.
+    /// Returns the index of the first element of the value that belongs to the key `start`, in the tensor of values.
     pub fn first_value(&self, start: usize) -> usize {
         let spec = &self.head.spec;
         self.head.place.0 * spec.v.batch + self.head.place.1 * spec.v.head + start * spec.v.token
     }
 
-    /// Computes the scores of many columns, in blocks of as many keys as have sums that fit into the registers. Two
-    /// keys are `token` elements apart.
+    /// Computes the scores of many columns, in blocks of as many keys as there are registers for their sums. Two keys
+    /// are `token` elements apart.
     #[inline(always)]
     unsafe fn scores_of_many<V: Simd, const N: usize>(&self, keys: *const f32, token: usize, count: usize) {
         let step = if V::LANES == 16 { 8 } else { 4 };

@@ -96,12 +96,14 @@ impl Target {
 pub(super) trait Element: Copy + 'static {
     /// Number of elements in 32 bits.
     const PACKED: usize;
-    /// Number of values that are prefetched ahead for few columns, when memory bandwidth is the limit.
+    /// Number of tokens by which values are prefetched ahead for few columns, when memory bandwidth is the limit.
     const AHEAD: usize;
 
     /// Returns the element as float32.
     fn widen(self) -> f32;
 
+    /// Loads `LANES` elements as float32.
+    ///
     /// # Safety
     /// `LANES` elements can be read at `from`.
     unsafe fn load<V: Simd>(from: *const Self) -> V::F;
@@ -122,8 +124,8 @@ pub(super) trait Element: Copy + 'static {
         }
     }
 
-    /// Writes the transpose of `LANES` rows of `LANES` · 32 bits to `to`: lane `i` of row `j` has the elements of row
-    /// `i` of the input in its `j`-th 32 bits.
+    /// Writes the transpose of `LANES` rows of `LANES` · 32 bits to `to`: lane `i` of row `j` has the `j`-th 32 bits of
+    /// row `i` of the input.
     ///
     /// # Safety
     /// The rows can be read, and the result can be written. `stride` is a multiple of [`Element::PACKED`].

@@ -262,7 +262,7 @@ unsafe fn group<V: Simd, const R: usize, const BITS: usize>(
                 }
             }
         } else {
-            // The codes are never -128, because each block is rounded with a symmetric scale of its own.
+            // The codes of the input are never -128, because each block is rounded with a symmetric scale of its own.
             if V::SIGNED {
                 add_dots::<V, R, true>(sums, activations, first, second);
             } else {

@@ -148,7 +148,8 @@ impl<'a> Panel<'a> {
         layout.blocks * layout.panel * 2
     }
 
-    /// Converts the scales and zero points to float32, into `memory`.
+    /// Converts the scales and zero points to float32, and returns them. They are in `memory`, which must outlive them
+    /// and have room for [`Self::converted`] values.
     #[inline(always)]
     pub fn convert<V: Simd>(&self, memory: &mut Scratch) -> Converted {
         let to = memory.start().cast::<f32>();

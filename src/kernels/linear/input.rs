@@ -76,7 +76,7 @@ impl Rounded {
         self.codes.wrapping_add(self.blocking.start(block) * self.groups * 4)
     }
 
-    /// Returns the scale of a row, which is NaN if a value of the row is not finite.
+    /// Returns the scale of a row. If each row has its own scale, that of a row with a value that is not finite is NaN.
     #[inline(always)]
     pub fn scale(&self, row: usize) -> f32 {
         // SAFETY: there is a scale for each row.

@@ -195,7 +195,7 @@ unsafe fn group<V: Simd, const R: usize, const SIGNED: bool>(
 ) {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        // For the first rows, the weights come from memory.
+        // Prefetching helps the first block of rows: it reads the weights from memory, later ones from the cache.
         V::prefetch(weights.wrapping_add(2048));
         V::prefetch(weights.wrapping_add(2048 + 64));
         let (first, second) = (V::iload(weights), V::iload(weights.add(V::LANES * 4)));

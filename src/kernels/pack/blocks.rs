@@ -25,7 +25,8 @@ pub struct BlockWeights<'a> {
     pub scales: &'a [f32],
     /// Zero points of the blocks: N × ⌈blocks · bits / 8⌉ bytes; `None` if each is 2^(bits - 1).
     pub zero_points: Option<&'a [u8]>,
-    /// Offsets of the blocks: blocks × N numbers that are added to the dequantized weights; only with 4 bits.
+    /// Offsets of the blocks: blocks × N numbers that are added to the dequantized weights, only with 4 bits; `None`
+    /// for no offsets.
     pub offsets: Option<&'a [f32]>,
     /// Number of bits of a code: 4 or 8.
     pub bits: usize,
@@ -270,8 +271,8 @@ fn check_lengths(weights: &BlockWeights<'_>, (k, n): (usize, usize)) -> Result<(
     Ok(())
 }
 
-/// Packs weights in blocks, for `class`. Fails if a size is not supported, or if a slice does not have the length that
-/// follows from the sizes.
+/// Packs weights in blocks, for `class`, and returns them. Fails if a size is not supported, or if a slice does not
+/// have the length that follows from the sizes.
 pub fn pack(
     weights: &BlockWeights<'_>,
     (k, n): (usize, usize),

@@ -79,8 +79,8 @@ pub fn from_bfloat16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// Packs float32 weights in `precision` (`Float32` or `Bfloat16`), for `class`. The caller checks the sizes; this
-/// function never fails.
+/// Packs float32 weights in `precision` (`Float32` or `Bfloat16`), for `class`, and returns them. The caller checks the
+/// sizes; this function never fails.
 pub fn pack(
     weights: &[f32],
     layout: Layout,

@@ -79,8 +79,8 @@ impl LinearHeader {
         bytes
     }
 
-    /// Returns the header with these bytes, which [`Self::to_bytes`] has written. Fails if it is damaged or has another
-    /// version.
+    /// Returns the header with these bytes, which [`Self::to_bytes`] has written. Fails if it is damaged, has another
+    /// version, or describes sizes that the kernels do not support.
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Result<Self, PackError> {
         let word = |index: usize| {
             bytes[index * 4..].iter().take(4).rev().fold(0u32, |word, byte| word << 8 | u32::from(*byte))

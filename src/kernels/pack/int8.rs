@@ -1,5 +1,5 @@
-//! 8-bit weights with a scale and zero point per column. All are stored as uint8 (int8 codes and their zero points plus
-//! 128), in panels of columns; four values of a column are adjacent.
+//! 8-bit weights with a scale and zero point per column. The codes are stored as uint8 (128 is added to int8 codes and
+//! their zero points), in panels of columns; four values of a column are adjacent.
 
 use super::{
     Layout, LinearHeader, PackError, PackedLinear, Precision, Storage, WIDEST, copy_row, count, expect, section,
@@ -90,8 +90,8 @@ impl Int8 {
     }
 }
 
-/// Packs quantized weights, for `class`. Fails if a size is not supported, or if a slice does not have the length that
-/// follows from the sizes.
+/// Packs quantized weights, for `class`, and returns them. Fails if a size is not supported, or if a slice does not
+/// have the length that follows from the sizes.
 pub fn pack(
     weights: &Int8Weights<'_>,
     (k, n): (usize, usize),
@@ -117,8 +117,8 @@ pub fn pack(
     }))
 }
 
-/// Quantizes float32 weights to int8, with a scale per column and without zero points, and packs them for `class`. The
-/// caller checks the sizes; this function never fails.
+/// Quantizes float32 weights to int8, with a scale per column and without zero points, packs them for `class`, and
+/// returns them. The caller checks the sizes; this function never fails.
 pub fn pack_f32(
     weights: &[f32],
     layout: Layout,

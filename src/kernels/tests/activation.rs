@@ -38,7 +38,8 @@ fn activations_are_within_some_ulp_of_float64() {
             if found == &wanted {
                 continue;
             }
-            // The error of GELU is relative to its argument, as the function is computed by erf.
+            // The bound of GELU is relative to its argument, by which an approximation of Φ with an absolute error is
+            // multiplied.
             let size = if activation == Activation::Gelu { x } else { &wanted };
             let ulp = f64::from(f32::EPSILON) * f64::from(size.abs());
             let error = (f64::from(*found) - f64::from(wanted)).abs();

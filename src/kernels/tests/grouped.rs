@@ -226,7 +226,7 @@ fn check_narrow(case: &Case, class: Class, few: usize) {
     let cache = (&mut keys[..], &mut values[..]);
     let found = case.run_in(cache, stored, (class, true), usize::MAX, &Serial);
     let wide = |bits: &[u16]| bits.iter().map(|bits| half::bf16::from_bits(*bits).to_f32()).collect::<Vec<f32>>();
-    // Where there are no tokens, both have NaN.
+    // Where there are no tokens, both caches have NaN.
     let (_, exact) = case.run(class, usize::MAX, &Serial);
     for (narrow, exact) in [&keys, &values].into_iter().zip(&exact) {
         let rounded: Vec<f32> = exact.iter().map(|value| half::bf16::from_f32(*value).to_f32()).collect();
@@ -237,7 +237,8 @@ fn check_narrow(case: &Case, class: Class, few: usize) {
     let wide = case.run_in(same, |values| StoredMut::Float32(values), (class, false), usize::MAX, &Serial);
     assert_eq!(canonical(&found), canonical(&wide), "{class:?}: attention");
     if found.iter().any(|value| !value.is_finite()) {
-        // A later value that is not finite reaches the earlier queries of its block: 0 times it is NaN.
+        // A later value that is not finite makes the results of earlier queries in its block NaN, because its product
+        // with a weight of 0 is NaN.
         return;
     }
     for (most, threads) in [(1, 1), (1, 3), (few, 1), (few, 3)] {

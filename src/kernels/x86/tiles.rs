@@ -6,9 +6,13 @@ pub trait Tiles {
     fn new() -> Self;
     /// Sets all elements of tile `T` to 0.
     fn zero<const T: usize>(&mut self);
+    /// Loads tile `T` from memory.
+    ///
     /// # Safety
     /// 16 rows of 64 bytes, `stride` bytes apart, can be read at `from`.
     unsafe fn load<const T: usize>(&mut self, from: *const u8, stride: usize);
+    /// Stores tile `T` in memory.
+    ///
     /// # Safety
     /// 16 rows of 64 bytes, `stride` bytes apart, can be written at `to`.
     unsafe fn store<const T: usize>(&mut self, to: *mut u8, stride: usize);
@@ -19,7 +23,8 @@ pub trait Tiles {
     fn dot_bf16<const C: usize, const A: usize, const B: usize>(&mut self);
 }
 
-/// The tile registers of the current thread. Values exist only if the processor has them and the process may use them.
+/// The tile registers of the current thread. This type is used only if the processor has tiles and the process may use
+/// them.
 pub struct Hardware(());
 
 #[repr(C, align(64))]

@@ -50,10 +50,10 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Returns the input `input`, and the writable elements of the output `output`. The input is `None` if it is not
-    /// given or is the same memory as the output: a program may bind a cache to both, which is then extended in place.
-    /// Fails if they share only a part of their memory, or if the output has other elements than `element`, whose size
-    /// must be that of `T`.
+    /// Returns the input `input`, and the writable elements of the output `output`. The input is `None` if `input` is
+    /// `None`, or if it is the same memory as the output: a program may bind a cache to both, which is then extended in
+    /// place. Fails if the input is missing, if the two share only a part of their memory, or if the output has other
+    /// elements than `element`, whose size must be that of `T`.
     pub fn extended<T: Plain>(
         &self,
         input: Option<usize>,
@@ -87,7 +87,7 @@ impl<'a> Context<'a> {
     }
 
     /// Returns the writable elements of the output `index`, a float32 tensor of the shape `shape`. Fails if the output
-    /// was already returned in this run.
+    /// was already returned in this run, if `index` is 64 or more, or if ONNX Runtime cannot provide the output.
     pub fn output(&self, index: usize, shape: &[i64]) -> Result<&'a mut [f32]> {
         // SAFETY: patterns claim only nodes whose outputs are float32, except for caches.
         unsafe { self.output_of(index, shape, None) }

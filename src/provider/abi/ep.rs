@@ -44,7 +44,8 @@ struct NodeObject {
 }
 
 impl EpObject {
-    /// Returns a new provider for a session with `options`. Fails if a name contains NUL.
+    /// Returns a new provider for a session with `options`, which [`Self::release`] frees. Fails if a name contains
+    /// NUL.
     pub fn create(api: Api, options: Options) -> Result<*mut Ep> {
         let compatibility = CString::new(compiled::information()).map_err(|_| Error::new("a name contains NUL"))?;
         let object = Self { table: TABLE, api, session: Session::new(options), compatibility };

@@ -26,10 +26,15 @@ struct FactoryObject {
     own: bool,
 }
 
-/// Creates the factory of the execution provider. ONNX Runtime calls this function when the library is registered.
+/// Creates the factory of the execution provider. ONNX Runtime calls this function when the library is registered under
+/// the name `registered_name` (may be NULL), and frees the factory with [`ReleaseEpFactory`].
+///
+/// Returns NULL, or a status with the error, which the caller releases, if ONNX Runtime is older than 1.24 or `max` is
+/// 0.
 ///
 /// # Safety
-/// Only for ONNX Runtime: `base` is its own, `factories` has capacity for `max` pointers, `count` is writable.
+/// Only ONNX Runtime may call this function. `registered_name` is NULL or a C string, `base` is the ONNX Runtime's own,
+/// `factories` has capacity for `max` pointers, and `count` can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn CreateEpFactories(
     registered_name: *const c_char,
@@ -56,10 +61,11 @@ pub unsafe extern "C" fn CreateEpFactories(
     }
 }
 
-/// Releases a factory.
+/// Releases a factory, which may be NULL. Returns NULL, because it cannot fail.
 ///
 /// # Safety
-/// Only for ONNX Runtime: `factory` was created by `CreateEpFactories`, and is not used again.
+/// Only ONNX Runtime may call this function. `factory` is NULL or was created by `CreateEpFactories`, and is not used
+/// again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ReleaseEpFactory(factory: *mut EpFactory) -> Status {
     if !factory.is_null() {
@@ -178,7 +184,7 @@ unsafe extern "system" fn create_ep(
     _logger: *const OrtLogger,
     ep: *mut *mut Ep,
 ) -> Status {
-    // SAFETY: ONNX Runtime's promise.
+    // SAFETY: ONNX Runtime passes a factory that this library created, and valid pointers.
     unsafe {
         let api = api_of(factory);
         guard(api, || {
@@ -208,7 +214,7 @@ unsafe extern "system" fn validate(
     information: *const c_char,
     answer: *mut OrtCompiledModelCompatibility,
 ) -> Status {
-    // SAFETY: ONNX Runtime's promise.
+    // SAFETY: ONNX Runtime passes a factory that this library created, and valid pointers.
     unsafe {
         guard(api_of(factory), || {
             *answer = match compiled::is_ours(&text(information)) {
@@ -227,7 +233,7 @@ unsafe extern "system" fn create_allocator(
     _: *const OrtKeyValuePairs,
     allocator: *mut *mut OrtAllocator,
 ) -> Status {
-    // SAFETY: ONNX Runtime's promise.
+    // SAFETY: ONNX Runtime passes a pointer that can be written.
     unsafe { *allocator = null_mut() };
     null_mut()
 }
@@ -236,7 +242,7 @@ unsafe extern "system" fn release_allocator(_: *mut EpFactory, _: *mut OrtAlloca
 
 /// Returns no data transfer, because nothing is copied between devices.
 unsafe extern "system" fn create_data_transfer(_: *mut EpFactory, transfer: *mut *mut c_void) -> Status {
-    // SAFETY: ONNX Runtime's promise.
+    // SAFETY: ONNX Runtime passes a pointer that can be written.
     unsafe { *transfer = null_mut() };
     null_mut()
 }

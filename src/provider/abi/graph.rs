@@ -13,7 +13,8 @@ use super::status::{Error, Result, check, text};
 use super::tensor::Tensor;
 use crate::provider::graph::{Attribute, Element, FusedNode, Graph, Node, NodeId, Source, Value, ValueId};
 
-/// The handles of a graph of ONNX Runtime during one of its calls, which [`Graph`] does not contain.
+/// The handles of the nodes and values of a graph of ONNX Runtime, which [`Graph`] does not contain. They are valid
+/// during one call from ONNX Runtime.
 pub struct Handles {
     api: Api,
     graph: *const OrtGraph,
@@ -147,7 +148,7 @@ struct Table {
 }
 
 impl Table {
-    /// Returns a node with its values in the table.
+    /// Adds the values of a node to the table, and returns the node. Fails if ONNX Runtime returns an error.
     ///
     /// # Safety
     /// `node` is one of a graph that lives.
@@ -171,10 +172,10 @@ impl Table {
         }
     }
 
-    /// Returns the values of the outer graph that the subgraphs of a node read.
+    /// Returns the values of the outer graph that the subgraphs of a node read. Fails if ONNX Runtime returns an error.
     ///
     /// # Safety
-    /// As for [`Self::node`].
+    /// The contract is that of [`Self::node`].
     unsafe fn captured(&mut self, node: *const OrtNode) -> Result<Vec<ValueId>> {
         let api = self.api;
         // SAFETY: the contract of this function; the array has the stated length.
@@ -194,7 +195,8 @@ impl Table {
         }
     }
 
-    /// Returns the index of a value; `None` for an omitted one.
+    /// Returns the index of a value, which is added to the table if it is new; `None` for an omitted value. Fails if
+    /// ONNX Runtime returns an error.
     ///
     /// # Safety
     /// `handle` is null, or a value of a graph that lives.
@@ -226,7 +228,8 @@ impl Table {
     }
 }
 
-/// Returns element type and shape of a value, as far as ONNX Runtime knows them.
+/// Returns the element type and the shape of a value, each `None` if ONNX Runtime does not know it or the value is not
+/// a tensor. Fails if ONNX Runtime returns an error.
 ///
 /// # Safety
 /// `value` is a value of a graph that lives.

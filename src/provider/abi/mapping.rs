@@ -11,7 +11,8 @@ use super::status::{Error, Result};
 pub struct Mapping(Mmap);
 
 impl Mapping {
-    /// Maps the file at `path` into memory. Fails if it cannot be opened or mapped.
+    /// Maps the file at `path` into memory, and returns it. Fails if it is not a regular file, or cannot be opened or
+    /// mapped.
     pub fn open(path: &Path) -> Result<Self> {
         let wrong = |error: std::io::Error| Error(format!("{}: {error}", path.display()));
         let file = File::open(path).map_err(wrong)?;

@@ -59,7 +59,7 @@ pub fn check(api: &OrtApi, status: Status) -> Result<()> {
     if status.is_null() {
         return Ok(());
     }
-    // SAFETY: a status that is not null is ONNX Runtime's, whole, and released once: here.
+    // SAFETY: a status that is not null is a valid status of ONNX Runtime, and is released only here.
     let message = unsafe {
         let message = text((api.GetErrorMessage)(status));
         (api.ReleaseStatus)(status);

@@ -12,7 +12,8 @@ use ort::sys::{
     OrtKeyValuePairs, OrtLogger, OrtMemoryInfo, OrtNode, OrtSessionOptions, OrtStatus,
 };
 
-/// The version of ONNX Runtime whose structs are declared here, and the oldest that can load this provider.
+/// The API version of ONNX Runtime (24 for 1.24) whose structs are declared here, and the oldest that can load this
+/// provider.
 pub const VERSION: u32 = 24;
 
 /// The result of a function of the interface: null, or an error that the caller releases.

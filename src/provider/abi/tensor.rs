@@ -97,7 +97,7 @@ impl<'a> Tensor<'a> {
     }
 }
 
-/// Returns the element type and the shape of the tensor `value`.
+/// Returns the element type and the shape of the tensor `value`. Fails if ONNX Runtime returns an error.
 ///
 /// # Safety
 /// `value` is a tensor of ONNX Runtime that lives during `'a`.
@@ -115,7 +115,8 @@ pub(super) unsafe fn describe<'a>(api: Api, value: *const OrtValue) -> Result<(E
 
 /// Types for which every bit pattern is a valid value.
 pub trait Plain: Copy + 'static {
-    /// Returns the value stored in `bytes`.
+    /// Returns the value stored in `bytes`, in the byte order of the machine. Panics if `bytes` does not have the size
+    /// of the type.
     fn read(bytes: &[u8]) -> Self;
 }
 

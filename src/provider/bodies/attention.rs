@@ -188,7 +188,8 @@ impl Scores {
         Ok(())
     }
 
-    /// Returns the sum of the masks in a run; `None` if there are none. `scores` is the shape of the scores.
+    /// Returns the sum of the masks in a run; `None` if there are none. `scores` is the shape of the scores. Fails if a
+    /// mask does not fit the scores.
     fn mask<'a>(&self, context: &Context<'a>, scores: [i64; 4]) -> Result<Option<Additive<'a>>> {
         let mut sum: Option<Additive<'a>> = None;
         for (index, fill) in &self.masks {

@@ -9,7 +9,7 @@ use crate::provider::compiled::{Part, Reader};
 use crate::provider::graph::{Element, ValueId};
 use crate::provider::patterns::{GroupedForm, GroupedPlan};
 
-/// The attention of new tokens to those in a cache, to which they are appended.
+/// The attention of new tokens to all tokens in a cache, to which the new ones are appended.
 pub struct GroupedBody {
     // Indices of the inputs and outputs of the fused node; see `GroupedPlan`.
     q: usize,
@@ -46,7 +46,7 @@ struct Sizes {
 }
 
 impl GroupedBody {
-    /// Returns the body of `plan`.
+    /// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node.
     pub fn new(plan: &GroupedPlan, ports: &Ports<'_>, class: Class) -> Result<Self> {
         let pair = |values: Option<[ValueId; 2]>| -> Result<Option<[usize; 2]>> {
             values.map(|[a, b]| Ok([ports.input(a)?, ports.input(b)?])).transpose()
@@ -68,7 +68,7 @@ impl GroupedBody {
         })
     }
 
-    /// Returns the body of attention with a cache from a part that [`Body::write`] wrote.
+    /// Returns the body of attention with a cache from a part that [`Body::write`] wrote. Fails if the part is damaged.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let pair = |reader: &mut Reader<'_>| -> Result<Option<[usize; 2]>> {
             let (a, b) = (reader.optional_input()?, reader.optional_input()?);
@@ -165,7 +165,8 @@ impl GroupedBody {
         }
     }
 
-    /// Returns the tables of cosines and sines, and for each new token its row in them.
+    /// Returns the tables of cosines and sines, and for each new token its row in them. Fails if the shapes of the
+    /// tables do not fit, or if they have no row for a token.
     fn tables<'a>(&self, [cos, sin]: [Tensor<'a>; 2], context: &Context<'_>, sizes: &Sizes) -> Result<Tables<'a>> {
         let size = sizes.size;
         if cos.shape.len() != 2 || cos.shape != sin.shape || 2 * cos.size(1) > size {
@@ -176,12 +177,13 @@ impl GroupedBody {
         Ok(Tables { cos: cos.floats()?, sin: sin.floats()?, half: cos.size(1), positions })
     }
 
-    /// Extends the cache by the keys and values of the new tokens, and returns it.
+    /// Returns the cache in the outputs of the node, with room for the new tokens. The earlier tokens are copied into
+    /// it, unless inputs and outputs are the same memory. Fails if the inputs do not fit.
     fn cache<'a>(&self, context: &Context<'a>, sizes: &Sizes) -> Result<Cache<'a>> {
         let Sizes { batch, size, columns, .. } = *sizes;
         let shape = [batch, self.form.kv_heads, columns, size].map(|size| size as i64);
         let input = |index: usize| self.past.map(|past| past[index]);
-        // A session may have a cache of another type than the model from which it was compiled.
+        // The cache may have another type than in the model when it was compiled, so the type is that of this run.
         let element = input(0).map_or(Ok(Element::Float32), |past| Ok::<_, Error>(context.input(past)?.element))?;
         let (past_keys, keys) = extended(context, input(0), (self.present[0], element), &shape)?;
         let (past_values, values) = extended(context, input(1), (self.present[1], element), &shape)?;
@@ -202,7 +204,7 @@ impl GroupedBody {
 }
 
 /// Returns the earlier tokens of an input, and the memory of an output with elements of the type `output.1`, like
-/// [`Context::extended`].
+/// [`Context::extended`]. Fails like it, and if the type is neither float32 nor bfloat16.
 fn extended<'a>(
     context: &Context<'a>,
     input: Option<usize>,
@@ -344,7 +346,8 @@ impl Body for GroupedBody {
 }
 
 impl GroupedBody {
-    /// Returns the scores that take part in the softmax but have no value (attention sinks), if there are any.
+    /// Returns the scores that take part in the softmax but have no value (attention sinks); `None` if there are none.
+    /// Fails if their number is not that of the heads.
     fn sinks<'a>(&self, context: &Context<'a>) -> Result<Option<Cow<'a, [f32]>>> {
         let Some(input) = self.sinks else {
             return Ok(self.form.smooth.then(|| Cow::Owned(vec![0.0; self.form.heads])));

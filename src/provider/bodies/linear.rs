@@ -32,7 +32,8 @@ pub struct Product {
 }
 
 impl LinearBody {
-    /// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node.
+    /// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node, or if the
+    /// weights cannot be packed.
     pub fn new(plan: &LinearPlan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Self> {
         let product = |part: &LinearPart| Product::new(part, graph, ports.output(part.y)?, making);
         let products = plan.parts.iter().map(product).collect::<Result<_>>()?;
@@ -60,6 +61,7 @@ impl LinearBody {
     }
 
     /// Writes the products of `x` with all weights to `outs`, with their epilogues but without the steps after them.
+    /// Fails if `x` has another element type than expected.
     fn multiply(&self, x: &Tensor<'_>, outs: &mut [&mut [f32]], context: &Context<'_>) -> Result<()> {
         let (k, pool) = (self.products[0].k(), context.pool());
         let rows = x.element_count() / k;
@@ -187,7 +189,7 @@ impl Product {
     }
 }
 
-/// Returns the packed weights of `part`.
+/// Packs the weights of `part`, and returns them. Fails if a constant cannot be read or the weights cannot be packed.
 fn pack(part: &LinearPart, graph: &Graph<'_>, making: &Making<'_>) -> Result<PackedLinear> {
     let constant = |value| graph.constant(value).ok_or_else(|| Error::new("a constant cannot be read"));
     let Making { class, parallel, .. } = *making;

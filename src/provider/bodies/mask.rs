@@ -15,7 +15,8 @@ pub struct Additive<'a> {
 
 impl<'a> Additive<'a> {
     /// Returns the tensor `tensor` as a mask with the effect `fill`, in a run whose scores have the shape `scores`.
-    /// Fails if its element type is not that of the effect, or if it cannot be broadcast to the scores.
+    /// Fails if a mask of numbers has another element type than the effect requires, or if the mask cannot be broadcast
+    /// to the scores. A mask for [`Fill::Replace`] must be bool, which is not checked.
     pub fn read(tensor: &Tensor<'a>, fill: Fill, scores: [i64; 4]) -> Result<Self> {
         let (values, shape) = match fill {
             Fill::Add => (tensor.floats()?, tensor.shape.to_vec()),
@@ -76,7 +77,7 @@ fn pad_shape(shape: &[i64]) -> Result<Vec<i64>> {
 }
 
 /// Returns a mask of batch × keys: 0 for visible keys, `with` for the others. `tensor` has the end of each sequence,
-/// optionally followed by the beginning of each.
+/// optionally followed by the beginning of each. Fails if their number does not fit the batch.
 fn by_length(tensor: &Tensor<'_>, with: f32, scores: [i64; 4]) -> Result<Vec<f32>> {
     let (batch, keys) = (scores[0] as usize, scores[3]);
     let places = tensor.integers()?;

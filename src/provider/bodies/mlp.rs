@@ -15,7 +15,8 @@ pub struct MlpBody {
 }
 
 impl MlpBody {
-    /// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node.
+    /// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node, or if the
+    /// weights cannot be packed.
     pub fn new(plan: &MlpPlan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Self> {
         let [first, second] = &plan.layers;
         let y = ports.output(second.y)?;

@@ -28,7 +28,8 @@ pub use shared::SharedWeights;
 
 /// The computation of a group of nodes.
 pub trait Body: Send + Sync {
-    /// Computes the outputs of one run of the fused node from its inputs.
+    /// Computes the outputs of one run of the fused node from its inputs. Fails if an input has an unexpected shape or
+    /// type.
     fn run(&self, context: &Context<'_>) -> Result<()>;
 
     /// Returns the size of the packed weights of the body in bytes; 0 if it has none.

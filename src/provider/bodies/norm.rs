@@ -127,7 +127,7 @@ fn repeats(shape: &[i64], part: &[i64]) -> bool {
     !part.is_empty() && shape.ends_with(&part[ones.min(part.len() - 1)..])
 }
 
-/// Returns the elements of `tensor`, broadcast to `shape`.
+/// Returns the elements of `tensor`, broadcast to `shape`. Fails if they are not float32.
 fn expand<'a>(tensor: &Tensor<'a>, shape: &[i64]) -> Result<Cow<'a, [f32]>> {
     let values = tensor.floats()?;
     if tensor.shape == shape {

@@ -27,7 +27,8 @@ pub struct PackedAttentionBody {
 }
 
 impl PackedAttentionBody {
-    /// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node.
+    /// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node, or if the
+    /// weights cannot be packed.
     pub fn new(plan: &PackedAttentionPlan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Self> {
         Ok(Self {
             x: ports.input(plan.x)?,

@@ -41,7 +41,7 @@ fn by_rows(n: usize, out: &mut [f32], parallel: &dyn Parallel, work: &(dyn Fn(&m
 
 /// Quantizes and dequantizes `values` with `grid`, like `QuantizeLinear` and `DequantizeLinear`.
 fn round(grid: &Grid, values: &mut [f32]) {
-    // Adding and subtracting this number rounds a small one to the nearest integer, ties to even.
+    // Adding and then subtracting 1.5 · 2²³ rounds a small number to the nearest integer, ties to even.
     const ROUND: f32 = 12_582_912.0;
     let Grid { scale, zero_point, signed } = *grid;
     let (least, most) = if signed { (-128, 127) } else { (0, 255) };

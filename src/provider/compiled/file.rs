@@ -27,7 +27,8 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Opens the file at `path`, and verifies its length and checksum before anything else is read.
+    /// Opens the file at `path`, and returns it after verifying its length and checksum, before anything else is read.
+    /// Fails if it cannot be opened, is damaged, or is not the file of a compiled model.
     pub fn open(path: &Path) -> Result<Self> {
         let file = Mapping::open(path)?;
         let parts = check(file.as_ref()).map_err(|what| Error(format!("{}: {what}", path.display())))?;
@@ -65,7 +66,8 @@ fn check(bytes: &[u8]) -> std::result::Result<Vec<(usize, usize)>, String> {
     if parts.iter().all(inside) { Ok(parts) } else { Err("its table is damaged".into()) }
 }
 
-/// Writes `bodies` to a file at `path`, which replaces an existing file only when it is complete.
+/// Writes `bodies` to a file at `path`, which replaces an existing file only when it is complete. Fails if the file
+/// cannot be written.
 pub fn write<'b>(path: &Path, bodies: impl Iterator<Item = &'b dyn Body>) -> Result<()> {
     let mut unfinished = path.as_os_str().to_os_string();
     unfinished.push(format!(".{}.tmp", std::process::id()));

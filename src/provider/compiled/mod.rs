@@ -123,7 +123,7 @@ impl Opener {
     }
 }
 
-/// Returns the body of a part.
+/// Returns the body of a part. Fails if the part is damaged.
 fn body(reader: &mut Reader<'_>) -> Result<Box<dyn Body>> {
     Ok(match reader.kind()? {
         "linear" => Box::new(LinearBody::open(reader)?),

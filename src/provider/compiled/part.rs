@@ -64,7 +64,8 @@ impl Part {
     }
 }
 
-/// A reader of a part. Its functions must be called in the order of those that wrote the part, and fail if it ends.
+/// A reader of a part. Its functions must be called in the order of those that wrote the part, and fail if the part
+/// ends.
 pub struct Reader<'a> {
     bytes: &'a [u8],
     file: &'a Arc<Mapping>,
@@ -163,7 +164,8 @@ impl<'a> Reader<'a> {
         Ok(Some(floats.collect()))
     }
 
-    /// Reads packed weights, and returns them. They stay in the mapped file. Fails if they are not for this processor.
+    /// Reads packed weights, and returns them. They stay in the mapped file. Fails if their header is damaged, if they
+    /// exceed the file, or if they are not for this processor.
     pub fn weights(&mut self) -> Result<PackedLinear> {
         let mut header = [0; LinearHeader::LEN];
         header.copy_from_slice(self.take(LinearHeader::LEN)?);

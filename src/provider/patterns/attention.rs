@@ -6,8 +6,8 @@
 //!  v [b,t,h,d] -> Transpose ----------------------------------------> MatMul -> Transpose -> [b,s,h,d]
 //! ```
 //! A `Reshape` before the first or after the last `Transpose` is part of the group if its shape is constant and only
-//! splits or merges the heads. Any other stays outside the group, which costs nothing because a `Reshape` copies
-//! nothing.
+//! splits or merges the heads. Any other `Reshape` stays outside the group, which costs nothing, because a `Reshape`
+//! copies nothing.
 
 use super::{Group, Plan};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
@@ -85,13 +85,13 @@ pub enum Fill {
         /// The value that replaces the score; so low that adding it to the score gives the same result.
         with: f32,
     },
-    /// The mask is int32 and has the number of keys of each sequence, optionally followed by the number of masked keys
-    /// at the beginning of each sequence.
+    /// The mask is int32 and has, for each sequence, the position after its last key. Optionally, the position of the
+    /// first key of each sequence follows (otherwise 0). Keys outside of these ranges are masked.
     Lengths {
         /// The value added to the scores of masked keys.
         with: f32,
     },
-    /// The mask is int32, has the shape batch × keys or batch × queries × keys, and is 0 for masked keys.
+    /// The mask is int32, has the shape batch × keys or batch × queries × keys, and is 0 or less for masked keys.
     Keep {
         /// The value added to the scores of masked keys.
         with: f32,
@@ -128,7 +128,7 @@ fn distinct(graph: &Graph<'_>, plan: &AttentionPlan, nodes: &[NodeId]) -> bool {
     })
 }
 
-/// Returns the input and the output of a Softmax over the last of four axes.
+/// Returns the input and the output of a Softmax over the last of four axes; `None` for other nodes.
 fn softmax(graph: &Graph<'_>, node: NodeId) -> Option<(ValueId, ValueId)> {
     let scores = graph.input(node, 0).filter(|_| graph.is(node, "Softmax"))?;
     let rank = graph.shape_of(scores, Element::Float32)?.len();
@@ -190,8 +190,9 @@ fn mask(graph: &Graph<'_>, scores: ValueId) -> Option<(NodeId, ValueId, MaskTerm
     }
     let (test, yes, no) = (graph.input(node, 0)?, graph.input(node, 1)?, graph.input(node, 2)?);
     let (inner, other, when) = if leads_to_product(graph, no) { (no, yes, true) } else { (yes, no, false) };
-    // Adding a number as low as -1e30 to a score gives the number itself, so the body can add instead of replacing. The
-    // exponential of -1e9 is also 0, and of keys that are all masked with it only the equality of their scores counts.
+    // Adding a number as low as -1e30 to a score gives the number itself, so the body can add instead of replacing.
+    // Numbers from -1e30 to -1e9 may be lowered to -1e30: beside a visible key, the exponentials of both are 0, and if
+    // all keys are masked, all scores are equal in both cases.
     let with = graph.scalar(other).filter(|with| *with <= -1e9)?.min(-1e30);
     let known = graph.shape_of(test, Element::Bool).is_some_and(|shape| shape.len() <= 4);
     let fits = known && leads_to_product(graph, inner) && graph.only_use(inner) == Some(node);
@@ -252,7 +253,8 @@ fn scales(graph: &Graph<'_>, mut value: ValueId, scale: &mut f32, nodes: &mut Ve
     Some(value)
 }
 
-/// Returns the queries and keys whose product is `scores`, and multiplies `scale` by their constant factors.
+/// Returns the queries and keys whose product is `scores`, and multiplies `scale` by their constant factors. Returns
+/// `None` if `scores` is not such a product or is used elsewhere, too.
 fn operands(
     graph: &Graph<'_>,
     scores: ValueId,

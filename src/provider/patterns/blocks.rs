@@ -10,8 +10,8 @@ use crate::provider::options::Precision;
 /// Returns the product of a `MatMulNBits` node, with the nodes after it that add offsets, if there are any; `None` if
 /// it cannot be claimed.
 ///
-/// With `accuracy_level` 4, or if the session requests int8, its input is quantized to int8; otherwise the model
-/// requires float32.
+/// With `accuracy_level` 4, or if the session requests int8, the input of the product is quantized to int8; otherwise
+/// the model requires float32.
 pub fn find(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Product> {
     if !rules.claims(Kind::Blocks) || graph.int(node, "weight_prepacked", 0) != 0 {
         return None;

@@ -32,8 +32,8 @@ pub fn attention(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<G
     if wanted { packed_int8(graph, node) } else { None }
 }
 
-/// Returns the padding mask `value` of `node`; `None` if its type or rank is not supported. `lengths` is whether a
-/// vector contains the lengths of the sequences.
+/// Returns the padding mask `value` of `node`; `None` if its type or rank is not supported. `lengths` is whether a mask
+/// of one dimension is supported, which contains the lengths of the sequences.
 fn padding(graph: &Graph<'_>, node: NodeId, value: ValueId, lengths: bool) -> Option<MaskTerm> {
     let with = graph.float(node, "mask_filter_value", -10_000.0);
     let rank = graph.shape_of(value, Element::Int32).filter(|_| !graph.value(value).is_constant)?.len();
@@ -45,7 +45,8 @@ fn padding(graph: &Graph<'_>, node: NodeId, value: ValueId, lengths: bool) -> Op
     Some(MaskTerm { value, fill })
 }
 
-/// Returns the computation of the scores of `node`, whose inputs `mask` and `bias` are masks.
+/// Returns the computation of the scores of `node`, whose inputs `mask` and `bias` are masks; `None` if one of them is
+/// not supported. See [`padding`] for `lengths`.
 fn scores(
     graph: &Graph<'_>,
     node: NodeId,
@@ -69,7 +70,8 @@ fn scores(
     Some(ScoresPlan { scale, masks, causal, zero_if_hidden: false })
 }
 
-/// Returns the group of a `MultiHeadAttention` node with separate queries, keys and values, without a cache.
+/// Returns the group of a `MultiHeadAttention` node with separate queries, keys and values, without a cache; `None` for
+/// other forms of the node.
 fn multi_head(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let input = |index| graph.input(node, index);
     let (q, k, v) = (input(0)?, input(1)?, input(2)?);
@@ -92,7 +94,8 @@ fn multi_head(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
         None => None,
     };
     let scores = scores(graph, node, input(4), input(5), false)?;
-    // With a second mask the order of additions in ONNX Runtime is not documented; a causal mask alone is.
+    // A causal mask together with another mask is not claimed, because ONNX Runtime does not document in which order it
+    // adds them.
     if scores.causal && !scores.masks.is_empty() {
         return None;
     }
@@ -154,7 +157,8 @@ fn packed(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Group> {
     group(graph, node, vec![node], x, sizes, (input(2), input(3), input(5)))
 }
 
-/// Returns the group of a `QAttention` node whose input the `DynamicQuantizeLinear` `node` quantizes.
+/// Returns the group of a `QAttention` node whose input the `DynamicQuantizeLinear` `node` quantizes; `None` if there
+/// is no such node or its form is not supported.
 fn packed_int8(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let outputs: Vec<ValueId> = graph.node(node).outputs.iter().flatten().copied().collect();
     let [codes, scale, zero_point] = outputs[..] else { return None };

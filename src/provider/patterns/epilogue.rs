@@ -52,8 +52,8 @@ pub fn follow(graph: &Graph<'_>, product: ValueId, n: usize, bias: Option<Vec<f3
     found
 }
 
-/// Returns the content of the constant `bias`, as `n` values; `None` if it does not add the same `n` values to each
-/// row, or broadcasts the product.
+/// Returns the content of `bias` as `n` values: a single value is repeated. Returns `None` if `bias` is not a float32
+/// constant with at most one dimension and with 1 or `n` elements.
 pub fn row(graph: &Graph<'_>, bias: ValueId, n: usize) -> Option<Vec<f32>> {
     let shape = graph.shape_of(bias, Element::Float32)?;
     if shape.len() > 1 || !graph.value(bias).is_constant {
@@ -68,7 +68,7 @@ pub fn row(graph: &Graph<'_>, bias: ValueId, n: usize) -> Option<Vec<f32>> {
 }
 
 /// Returns the epilogue of an activation with a bias (`BiasGelu` or `FastGelu` of ONNX Runtime) that is the only
-/// consumer of `x`.
+/// consumer of `x`; `None` if there is no such node.
 fn biased(graph: &Graph<'_>, x: ValueId, n: usize) -> Option<Epilogue> {
     let node = graph.only_use(x)?;
     let activation = match (graph.is_microsoft(node, "BiasGelu"), graph.is_microsoft(node, "FastGelu")) {
@@ -132,7 +132,7 @@ fn scaled(graph: &Graph<'_>, value: ValueId, node: NodeId, factor: f32) -> Optio
 }
 
 /// Returns the nodes, function and output of a GELU as PyTorch exports it: x/√2 → Erf → + 1 → · x → · 1/2; the factor
-/// 1/2 may come before or after.
+/// 1/2 may come before or after. Returns `None` for other nodes.
 fn gelu_erf(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     let (div, inner) = graph
         .value(x)
@@ -150,7 +150,7 @@ fn gelu_erf(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, V
 }
 
 /// Returns the nodes, function and output of a GELU with tanh as PyTorch and TensorFlow export it: 1/2 x (1 +
-/// tanh(√(2/π) (x + 0.044715 x³))).
+/// tanh(√(2/π) (x + 0.044715 x³))). Returns `None` for other nodes.
 fn gelu_tanh(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     let pow = graph.value(x).consumers.iter().copied().find(|node| {
         graph.is(*node, "Pow")
@@ -174,8 +174,8 @@ fn gelu_tanh(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, 
     Some((nodes, Activation::GeluTanh, y))
 }
 
-/// Returns the nodes and the output of x · `gate` · 1/2, multiplied in any order. `used` are the other consumers of
-/// x.
+/// Returns the nodes and the output of x · `gate` · 1/2, multiplied in any order; `None` if there are no such nodes.
+/// `used` are the other consumers of x.
 fn half_product(graph: &Graph<'_>, x: ValueId, used: &[NodeId], gate: ValueId) -> Option<(Vec<NodeId>, ValueId)> {
     let first = graph.only_use_by(gate, "Mul")?;
     let factor = graph.other(first, gate)?;
@@ -200,7 +200,7 @@ fn half_product(graph: &Graph<'_>, x: ValueId, used: &[NodeId], gate: ValueId) -
     if fits { Some((vec![other, first], graph.output(first)?)) } else { None }
 }
 
-/// Returns the nodes, function and output of a SiLU: x · Sigmoid(x).
+/// Returns the nodes, function and output of a SiLU, x · Sigmoid(x); `None` for other nodes.
 fn silu(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     let [first, second] = graph.value(x).consumers[..] else { return None };
     let (sigmoid, mul) = if graph.is(first, "Sigmoid") { (first, second) } else { (second, first) };

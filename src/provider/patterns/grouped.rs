@@ -10,17 +10,18 @@ pub struct GroupedPlan {
     pub q: ValueId,
     /// Keys and values; `None` if they are in the rows of the queries.
     pub kv: Option<[ValueId; 2]>,
-    /// Keys and values of earlier tokens, from the cache.
+    /// Keys and values of earlier tokens, from the cache; `None` if the node has no such inputs.
     pub past: Option<[ValueId; 2]>,
     /// Value with the number of tokens of each sequence, minus one.
     pub lengths: ValueId,
     /// Value with the number of tokens of the longest sequence.
     pub total: ValueId,
-    /// Cosines and sines of rotary embeddings, if the node applies them.
+    /// Cosines and sines of rotary embeddings; `None` if the node does not apply them.
     pub angles: Option<[ValueId; 2]>,
     /// Positions of the new tokens; `None` if they follow from the number of tokens.
     pub positions: Option<ValueId>,
-    /// Scores, one per query head, that take part in the softmax but have no value (attention sinks).
+    /// Scores, one per query head, that take part in the softmax but have no value (attention sinks); `None` if the
+    /// node has no such input.
     pub sinks: Option<ValueId>,
     /// Output of the attention.
     pub y: ValueId,
@@ -39,9 +40,9 @@ pub struct GroupedForm {
     pub kv_heads: usize,
     /// Factor by which the scores are multiplied; `None` is 1/√(size of a head).
     pub scale: Option<f32>,
-    /// Maximum number of keys that a query attends to.
+    /// Maximum number of keys that a query attends to, including its own; `None` for no limit.
     pub window: Option<usize>,
-    /// Bound of the scores (soft cap): they become cap · tanh(score / cap).
+    /// Bound of the scores (soft cap), which become cap · tanh(score / cap); `None` for no bound.
     pub cap: Option<f32>,
     /// Whether a score of 0, without a value, takes part in the softmax.
     pub smooth: bool,

@@ -235,7 +235,8 @@ pub fn layout(graph: &Graph<'_>, node: NodeId) -> Option<Layout> {
     (fused && plain(&["transA", "transBatchA", "transBatchB"])).then(|| order(graph.int(node, "transB", 0) != 0))
 }
 
-/// Returns the bias of a `Gemm` as `n` values; `None` if it is not constant or its shape is not N, 1 × N or 1.
+/// Returns the bias of a `Gemm` as `n` values; `None` if it is not constant, or neither a single value nor a row of N
+/// values (N or 1 × N).
 pub fn gemm_bias(graph: &Graph<'_>, bias: ValueId, n: usize) -> Option<Vec<f32>> {
     let shape = graph.shape_of(bias, Element::Float32)?;
     let one_row = shape.len() < 2 || shape[0] == 1;

@@ -66,7 +66,9 @@ impl Group {
     }
 }
 
-/// A kind of group, as the option `claim` names it.
+/// A kind of group, as the option `claim` names it: products with float32 weights (`Linear`), with 8-bit weights and
+/// inputs (`Quantized`) or with block-quantized weights (`Blocks`), attention, normalizations of sums, and activation
+/// functions that do not follow a product.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)] // their names say it
 pub enum Kind {

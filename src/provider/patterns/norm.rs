@@ -29,7 +29,8 @@ pub struct NormPlan {
 }
 
 /// Returns the group of the normalization `node`, with the sum before it; `None` if `node` is another operator, or if
-/// it has no sum before it that `is_free` allows and does not itself add a residual.
+/// there is no residual: `node` adds none itself, and no free `Add` produces its input. `is_free` returns whether a
+/// node belongs to no other group.
 pub fn find(graph: &Graph<'_>, node: NodeId, is_free: &dyn Fn(NodeId) -> bool) -> Option<Group> {
     if let Some(plan) = skip(graph, node) {
         return Some(Group { nodes: vec![node], plan: Plan::Norm(plan) });
@@ -40,7 +41,7 @@ pub fn find(graph: &Graph<'_>, node: NodeId, is_free: &dyn Fn(NodeId) -> bool) -
     Some(Group { nodes, plan: Plan::Norm(plan) })
 }
 
-/// Returns the plan of a normalization `node` that does not itself add a residual.
+/// Returns the plan of a normalization `node` that does not itself add a residual; `None` for other nodes and forms.
 fn plain(graph: &Graph<'_>, node: NodeId) -> Option<NormPlan> {
     let rms = match graph.node(node).op.as_str() {
         "LayerNormalization" => false,
@@ -72,8 +73,9 @@ fn vector(graph: &Graph<'_>, value: ValueId, length: Option<usize>) -> Option<Ve
     if fits { Some(graph.constant(value)?.floats().ok()?.into_owned()) } else { None }
 }
 
-/// Adds the `Add` that produces the input of `plan` to the group, and the bias before it. Returns `None` if there is no
-/// such `Add`: a normalization alone is as fast in ONNX Runtime.
+/// Adds to the group (`plan` and `nodes`) the `Add` that produces the input of the normalization, and an `Add` of a
+/// bias before that, if there is one. Returns `None` if no free `Add` produces the input: a normalization alone is as
+/// fast in ONNX Runtime.
 fn take_sum(
     graph: &Graph<'_>,
     plan: &mut NormPlan,
@@ -116,7 +118,8 @@ fn take_sum(
     Some(())
 }
 
-/// Returns the plan of a `SkipLayerNormalization` or `SkipSimplifiedLayerNormalization` of ONNX Runtime.
+/// Returns the plan of a `SkipLayerNormalization` or `SkipSimplifiedLayerNormalization` of ONNX Runtime; `None` for
+/// other nodes and forms.
 fn skip(graph: &Graph<'_>, node: NodeId) -> Option<NormPlan> {
     let rms = graph.is_microsoft(node, "SkipSimplifiedLayerNormalization");
     if !rms && !graph.is_microsoft(node, "SkipLayerNormalization") {

@@ -8,7 +8,7 @@ use crate::kernels::Layout;
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 
 /// Returns the group of the products of a `DynamicQuantizeLinear` `node`, or of a `DynamicQuantizeMatMul` `node`;
-/// `None` for other nodes, or if one of the products cannot be claimed.
+/// `None` for other nodes, if one of the products cannot be claimed, or if there are none or more than 32.
 ///
 /// The kernels quantize each row with its own symmetric scale. That is more accurate than one scale per tensor, except
 /// for few rows whose values all have one sign.
@@ -49,7 +49,7 @@ struct Rounded {
 }
 
 impl Rounded {
-    /// Returns the product whose first node is `node`, and its nodes.
+    /// Returns the nodes of the product that begins with `node`, and the product; `None` if it cannot be claimed.
     fn product(&self, graph: &Graph<'_>, x: ValueId, node: NodeId) -> Option<(Vec<NodeId>, LinearPart)> {
         if graph.is_microsoft(node, "MatMulIntegerToFloat") {
             return self.to_float(graph, x, node);
@@ -72,7 +72,8 @@ impl Rounded {
         finish(graph, x, nodes, codes, zero_points, scales, None, graph.output(mul)?)
     }
 
-    /// Returns the product of a `MatMulIntegerToFloat` node of ONNX Runtime, and its nodes.
+    /// Returns the nodes of the product of a `MatMulIntegerToFloat` node of ONNX Runtime, and the product; `None` if it
+    /// cannot be claimed.
     fn to_float(&self, graph: &Graph<'_>, x: ValueId, node: NodeId) -> Option<(Vec<NodeId>, LinearPart)> {
         let input = |index| graph.input(node, index);
         if input(0) != Some(self.codes) || input(2) != Some(self.scale) || input(4) != Some(self.zero_point) {
@@ -82,7 +83,8 @@ impl Rounded {
     }
 }
 
-/// Returns the product with the quantized weights `codes` and its epilogue, and all of their nodes.
+/// Returns all nodes of the product with the quantized weights `codes` and of its epilogue, and the product; `None` if
+/// the weights or the bias are not supported.
 #[allow(clippy::too_many_arguments)] // the inputs of the operators
 fn finish(
     graph: &Graph<'_>,
@@ -135,7 +137,7 @@ pub fn int8(
     graph.value(codes).is_constant.then_some((k, n, Weight::Int8 { codes, layout: Layout::KxN, zero_points, scales }))
 }
 
-/// Returns the group of a `DynamicQuantizeMatMul` node of ONNX Runtime.
+/// Returns the group of a `DynamicQuantizeMatMul` node of ONNX Runtime; `None` if it cannot be claimed.
 fn fused(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let input = |index| graph.input(node, index);
     let x = input(0)?;

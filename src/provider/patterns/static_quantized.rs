@@ -14,8 +14,9 @@ use super::{Group, Plan};
 use crate::kernels::{Activation, Layout};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 
-/// Returns the group of all products whose input a `DequantizeLinear` of the same value as `node` computes. `node` must
-/// be the first of these nodes; otherwise the result is `None`.
+/// Returns the group of all products with the quantized value that the `DequantizeLinear` `node` reads. Each of these
+/// products has a `DequantizeLinear` of its own, and `node` must be the first of them. Returns `None` for other nodes,
+/// if there are no such products, or if there are more than 32.
 pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let codes = graph.input(node, 0).filter(|_| graph.is(node, "DequantizeLinear"))?;
     let grid = Grid::of(graph, node).filter(|_| !graph.value(codes).is_constant)?;
@@ -52,8 +53,8 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     Some(Group { nodes, plan: Plan::Linear(LinearPlan { x, form, parts }) })
 }
 
-/// Returns the product of the output of `dequantize`, and its nodes; `None` if the parameters of `dequantize` are not
-/// `grid`.
+/// Returns the nodes of the product that reads the output of `dequantize`, and the product; `None` if the parameters of
+/// `dequantize` are not `grid`, or if there is no product that can be claimed.
 fn restored(graph: &Graph<'_>, dequantize: NodeId, grid: Grid) -> Option<(Vec<NodeId>, LinearPart)> {
     let back = graph.is(dequantize, "DequantizeLinear") && Grid::of(graph, dequantize) == Some(grid);
     let product = graph.only_use(graph.output(dequantize)?).filter(|_| back)?;
@@ -72,8 +73,8 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Returns the parameters of a `QuantizeLinear` or `DequantizeLinear` node; `None` if it is not per tensor or not
-    /// of 8 bits.
+    /// Returns the parameters of a `QuantizeLinear` or `DequantizeLinear` node; `None` if they are not constant, not
+    /// per tensor or not for 8 bits.
     fn of(graph: &Graph<'_>, node: NodeId) -> Option<Self> {
         let scale = graph.scalar(graph.input(node, 1)?).filter(|scale| scale.is_normal() && *scale > 0.0)?;
         let zero_point = graph.input(node, 2)?;
@@ -87,7 +88,8 @@ impl Grid {
     }
 }
 
-/// Returns the product `node`, whose input is the output of `input`, and its nodes.
+/// Returns the nodes of the product `node`, whose input is the output of `input`, and the product; `None` if it cannot
+/// be claimed.
 fn product(graph: &Graph<'_>, input: NodeId, node: NodeId) -> Option<(Vec<NodeId>, LinearPart)> {
     let layout = linear::layout(graph, node)?;
     if graph.input(node, 0) != graph.output(input) {
@@ -129,7 +131,8 @@ fn take_in(part: &mut LinearPart) {
     }
 }
 
-/// Returns the operation that follows `value`: its nodes, the step, and its output.
+/// Returns the operation that follows `value`: its nodes, the step, and its output; `None` if no operation that can be
+/// claimed follows.
 fn step(graph: &Graph<'_>, value: ValueId, n: usize) -> Option<(Vec<NodeId>, Step, ValueId)> {
     if let Some(quantize) = graph.only_use_by(value, "QuantizeLinear") {
         let codes = graph.output(quantize)?;
@@ -153,7 +156,8 @@ fn step(graph: &Graph<'_>, value: ValueId, n: usize) -> Option<(Vec<NodeId>, Ste
     Some((nodes, Step::Activation(activation), y))
 }
 
-/// Returns the content of a bias; if it is an int32 constant with a `DequantizeLinear`, adds that node to `nodes`.
+/// Returns the content of a bias as `n` values; `None` if it is not constant or does not fit. If the bias is an int32
+/// constant with a `DequantizeLinear`, adds that node to `nodes`.
 fn bias(graph: &Graph<'_>, value: ValueId, n: usize, nodes: &mut Vec<NodeId>) -> Option<Vec<f32>> {
     if graph.value(value).is_constant {
         return epilogue::row(graph, value, n);
@@ -172,7 +176,8 @@ fn bias(graph: &Graph<'_>, value: ValueId, n: usize, nodes: &mut Vec<NodeId>) ->
     Some(integers.iter().enumerate().map(|(at, code)| *code as f32 * scales[at % scales.len()]).collect())
 }
 
-/// Returns K, N and the weights that the `DequantizeLinear` `node` dequantizes.
+/// Returns K, N and the weights that the `DequantizeLinear` `node` dequantizes; `None` if these are not constant 8-bit
+/// weights with one scale, or one per column.
 fn weight(graph: &Graph<'_>, node: NodeId, layout: Layout) -> Option<(usize, usize, Weight)> {
     let codes = graph.input(node, 0)?;
     let element = graph.value(codes).element.filter(|element| [Element::Int8, Element::Uint8].contains(element))?;

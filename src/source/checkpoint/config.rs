@@ -26,7 +26,7 @@ impl<'a> Config<'a> {
     }
 
     /// Returns the value of the first of several keys that exists and is not null, as a size. Fails with `InvalidModel`
-    /// if there is none.
+    /// if there is none, or if the value is not a size.
     pub fn size_of(&self, keys: &[&str]) -> Result<i64> {
         for key in keys {
             if let Some(size) = self.size(key)? {
@@ -62,7 +62,8 @@ impl<'a> Config<'a> {
         self.typed(key, "a number", |value| value.as_f64().filter(|number| number.is_finite()))
     }
 
-    /// Returns the value of a key as a finite number. Fails with `InvalidModel` if it is missing.
+    /// Returns the value of a key as a finite number. Fails with `InvalidModel` if it is missing, null, or another
+    /// value.
     pub fn needed(&self, key: &str) -> Result<f64> {
         self.number(key)?.ok_or_else(|| error!(InvalidModel, "{key:?} of the configuration is not a number"))
     }
@@ -76,7 +77,7 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// Returns the value of a key as a string. Fails with `InvalidModel` if it is missing.
+    /// Returns the value of a key as a string. Fails with `InvalidModel` if it is missing, null, or of another type.
     pub fn word(&self, key: &str) -> Result<&'a str> {
         self.text(key)?.ok_or_else(|| error!(InvalidModel, "{key:?} of the configuration is not a string"))
     }

@@ -55,11 +55,11 @@ pub(super) struct Decoder {
     pub transposed: bool,
     /// Whether queries and keys are normalized per head.
     pub head_norms: bool,
-    /// Bound of attention scores: a score `s` becomes `cap tanh(s / cap)`.
+    /// Bound of attention scores: a score `s` becomes `cap tanh(s / cap)`; `None` for no bound.
     pub score_cap: Option<f32>,
-    /// Bound of logits: a logit `l` becomes `cap tanh(l / cap)`.
+    /// Bound of logits: a logit `l` becomes `cap tanh(l / cap)`; `None` for no bound.
     pub logit_cap: Option<f32>,
-    /// Factor by which embeddings are multiplied.
+    /// Factor by which embeddings are multiplied; `None` for 1.
     pub embedding_scale: Option<f32>,
     /// Kinds of rotary embedding that layers refer to.
     pub ropes: Vec<Rope>,
@@ -116,7 +116,7 @@ pub(super) struct Bias {
 pub(super) struct Names {
     /// Name of the token table.
     pub embedding: &'static str,
-    /// Name of the table of learned positions, if there is one.
+    /// Name of the table of learned positions; `None` if there is none.
     pub positions: Option<&'static str>,
     /// Name of the list of layers: layer 0 is `{layers}.0`.
     pub layers: &'static str,
@@ -256,8 +256,8 @@ fn layer(b: &mut Builder<'_>, d: &Decoder, shared: &attention::Shared, index: us
     Ok(b.op("Add", &[&x, &thought], &[]))
 }
 
-/// Adds a slice with the last `keep` columns of `[batch, sequence, width]`, and returns its name: from `-keep` on,
-/// which for 0 is all of them.
+/// Adds a slice with the last `keep` columns of `[batch, sequence, width]`, and returns its name. The slice begins at
+/// column `-keep`, which for 0 is the first one, so that all columns remain.
 ///
 /// It comes before the output layer, so that a prompt does not compute unused logits.
 fn keep_last(b: &mut Builder<'_>, x: &str, keep: &str) -> String {
@@ -281,8 +281,8 @@ fn head(b: &mut Builder<'_>, d: &Decoder, x: &str) -> Result<String> {
     })
 }
 
-/// Returns the name of the output layer if the checkpoint has a separate one: inside a larger model it may have a
-/// longer name.
+/// Returns the name that a separate output layer has in the checkpoint, even if there is none: `lm_head.weight`, or a
+/// longer name that a larger model gives to its text part.
 fn own_head(weights: &dyn Weights, d: &Decoder) -> Result<String> {
     let (usual, inside) = ("lm_head.weight", format!("{}lm_head.weight", d.root.strip_suffix("model.").unwrap_or("")));
     let found = weights.find(usual)?.is_none() && weights.find(&inside)?.is_some();

@@ -70,13 +70,14 @@ fn around(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     Ok(d)
 }
 
-/// Returns the bound of scores or logits; `None` for no value or one that is not above 0.
+/// Returns the bound of scores or logits; `None` if the value is missing or not above 0.
 fn cap(config: &Config<'_>, key: &str) -> Result<Option<f32>> {
     Ok(config.number(key)?.filter(|cap| *cap > 0.0).map(|cap| cap as f32))
 }
 
-/// Returns the rotary embeddings of layers without and with a window. They are nested in newer configurations, and
-/// spread over several keys in older ones, whose scaling is added to the nested ones.
+/// Returns the rotary embeddings of layers without and with a window. Newer configurations contain them as nested
+/// objects, and older ones as several keys. `rope_scaling` of an older configuration applies to the layers without a
+/// window.
 fn ropes(config: &Config<'_>, head: i64) -> Result<[Rope; 2]> {
     let nested = config.object("rope_parameters")?;
     let of = |kind: &str| nested.map_or(Ok(None), |nested| nested.object(kind));

@@ -33,7 +33,7 @@ pub(in crate::source) const TRANSPOSED: &str = "liboptimize.conv1d";
 
 /// Builds a GPT-2 model from its configuration.
 ///
-/// This library's own key [`TRANSPOSED`] identifies matrices stored as `[out, in]`, as in GGUF files.
+/// This library's own key [`TRANSPOSED`] is `false` for matrices stored as `[out, in]`, as in GGUF files.
 pub(super) fn gpt2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Result<(ModelProto, Task)> {
     let d = describe(config, weights)?;
     Ok((decoder::build(&d, weights, dialect)?, Task::Generate))

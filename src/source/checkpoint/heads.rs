@@ -161,7 +161,8 @@ fn question(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, hidden: &str)
 
 /// Adds the logits over the vocabulary for each token, and returns their name.
 fn words(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, hidden: &str) -> Result<String> {
-    // The matrix and the bias of the head, and the additional bias of an older format.
+    // The names of the dense layer, its norm and the output layer, and that of the output layer's bias in an older
+    // format.
     let (dense, norm, head, beside) = match e.kind {
         Kind::Bert => (
             "cls.predictions.transform.dense",

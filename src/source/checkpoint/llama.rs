@@ -166,8 +166,9 @@ fn heads(config: &Config<'_>, width: i64) -> Result<Heads> {
     Ok(Heads { query, key_value, size })
 }
 
-/// Sets the window of each layer: of the size `sliding_window` in those that `layer_types` of the configuration names
-/// or, without such a list, those for which `default` returns `true`; none in the others.
+/// Sets the window of each layer. A window has the size `sliding_window` of the configuration. The layers with a window
+/// are those of the kind `sliding_attention` in `layer_types` of the configuration or, without such a list, those for
+/// which `default` returns `true`.
 pub(super) fn windows(config: &Config<'_>, d: &mut Decoder, default: impl Fn(i64, &Layer) -> bool) -> Result<()> {
     of_layers(config, d, config.size("sliding_window")?, default)
 }

@@ -52,9 +52,9 @@ use weights::Renamed;
 pub struct Built {
     /// Model, whose weights are slices of the tensors in [`Weights`] wherever their form is unchanged.
     pub proto: ModelProto,
-    /// The task of the model.
+    /// Task of the model.
     pub task: Task,
-    /// Name of the `model_type` as which the model was built, for example `llama`.
+    /// Name of the family (`model_type`) whose graph was built, for example `llama`.
     pub architecture: String,
     /// Warnings about keys of the configuration that are not used, and about classes and code that do not belong to the
     /// family.
@@ -183,8 +183,9 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
 const IMAGES: [&str; 6] =
     ["text_config", "vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index"];
 
-/// Returns the configuration of the text model. That of Gemma 3 is nested in the one of a model of text and images,
-/// whose keys apply where the nested configuration has none; any other configuration is returned unchanged.
+/// Returns the configuration of the text model. In a Gemma 3 model of text and images, that is the nested
+/// `text_config`, with the keys of the outer configuration that it lacks. Any other configuration is returned
+/// unchanged.
 fn text_config(config: &Map<String, Value>) -> Map<String, Value> {
     let inner = config.get("text_config").and_then(Value::as_object);
     match (config.get("model_type").and_then(Value::as_str), inner) {

@@ -7,7 +7,7 @@ use crate::source::builder::{Attribute, Builder};
 /// The maximum over no tokens.
 const LEAST: f32 = -1e9;
 
-/// The tokens of a batch of texts, and those of them that are pooled.
+/// The mask of a batch of texts, and the number of tokens that are not pooled.
 pub(super) struct Tokens<'a> {
     /// Name of the mask, int64 `[batch, sequence]`: 1 for tokens, 0 for padding after them.
     pub mask: &'a str,
@@ -85,7 +85,8 @@ fn places(b: &mut Builder<'_>, mask: &str, first: i64) -> String {
 }
 
 /// Returns one vector from the vectors of a text's tokens, each of `width` elements, without padding. The first
-/// `prompt` tokens are not pooled. If none remain, the elements are 0, or `LEAST` for [`Pooling::Max`], as in the graph.
+/// `prompt` tokens are not pooled. If none remain, the elements are 0, or `LEAST` for [`Pooling::Max`];
+/// [`Pooling::LastToken`] selects the last token even if it is one of the first `prompt`.
 pub fn by_hand(kind: Pooling, tokens: &[&[f32]], prompt: usize, width: usize) -> Vec<f32> {
     let kept = tokens.get(prompt..).unwrap_or_default();
     let nothing = || vec![0.0; width];

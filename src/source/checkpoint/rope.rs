@@ -9,7 +9,7 @@ use crate::error::{Result, bail, error};
 use crate::source::builder::{Attribute, Builder};
 use std::f64::consts::PI;
 
-/// The number of rows of the tables for fused attention, which supports no more positions.
+/// The maximum number of rows of the tables for fused attention, which supports no more positions.
 const TABLE_ROWS: i64 = 131_072;
 
 /// The key of this library for the number of rotated elements of a head, which the reader of GGUF files sets.

@@ -43,8 +43,8 @@ struct Tensor {
 
 impl Safetensors {
     /// Opens the checkpoint in a folder, `model.safetensors` or otherwise the files that `model.safetensors.index.json`
-    /// names, and returns its tensors. Fails with `NotFound` if there is neither, `InvalidModel` if a file is damaged,
-    /// and `LimitExceeded` for sizes beyond the limits.
+    /// names, and returns its tensors. Fails with `NotFound` if there is neither, `Io` if a file cannot be read,
+    /// `InvalidModel` if it is damaged, and `LimitExceeded` for sizes beyond the limits.
     pub fn open_folder(folder: &Path) -> Result<Safetensors> {
         if folder.join(FILE).is_file() {
             return Safetensors::open_file(&folder.join(FILE));

@@ -15,11 +15,11 @@ pub(super) struct Schema {
     /// handles a missing one; `!` means the same, but that `null` is not allowed as a value. A key with another default
     /// may be `null` only if the default begins with `?`. If several groups have a key, the last one applies.
     pub reads: &'static [&'static [(&'static str, &'static str)]],
-    /// Other names of keys that are read, as pairs `(other, own)`.
+    /// Other names of keys that are read, as pairs of the alias and the key.
     pub aliases: &'static [(&'static str, &'static str)],
     /// Keys without effect in this family: any value of `key`, or only that of `key=value`.
     pub inert: &'static [&'static str],
-    /// Keys that would change the results with any value except these and `null`; for a list, each element is
+    /// Keys whose values other than the allowed ones and `null` would change the results. For a list, each element is
     /// checked.
     pub fixed: &'static [Fixed],
 }
@@ -152,15 +152,15 @@ const GENERATION: &[&str] = &[
 pub(in crate::source) const OWN: &str = "liboptimize.";
 
 impl Schema {
-    /// Returns the configuration with the family's defaults for missing keys and without ignored keys, and the warnings
-    /// about the latter.
+    /// Returns the configuration with the family's defaults for missing keys and without ignored keys, and warnings
+    /// about the ignored keys.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if a key requires something unsupported, and `InvalidModel` if a
     /// value is invalid.
     pub fn complete(&self, model_type: &str, config: &Map<String, Value>) -> Result<(Map<String, Value>, Vec<String>)> {
         let mut complete = config.clone();
         for (other, own) in self.aliases {
-            // If a file has both names, the other one has priority, as in transformers.
+            // If a file has both names, the value of the alias has priority, as in transformers.
             if let Some(value) = complete.remove(*other) {
                 complete.insert((*own).to_owned(), value);
             }

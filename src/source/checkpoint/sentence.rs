@@ -139,15 +139,15 @@ impl Sentence {
         self.excludes_prompt
     }
 
-    /// Returns the steps for texts that `tokenizer` reads: if the tokens of the prompt are not pooled, those of its
-    /// prompt.
+    /// Returns the steps for texts that `tokenizer` encodes: if prompt tokens are not pooled, their number is that of
+    /// the tokenizer's prompt. Fails like [`Tokenizer::encode`].
     pub fn with_prompt_of(self, tokenizer: &Tokenizer) -> Result<Sentence> {
         let prompt = if self.excludes_prompt { tokenizer.prompt_tokens()? } else { 0 };
         Ok(Sentence { prompt, ..self })
     }
 
     /// Returns the weights of the steps, in their folders within `folder`, together with those of the transformer,
-    /// `main`. Fails if a file is missing or damaged.
+    /// `main`. Fails with `NotFound` if a file is missing, and with `InvalidModel` if it is damaged.
     pub fn weights<'a>(&self, folder: &Path, main: &'a dyn Weights) -> Result<WithSteps<'a>> {
         let mut steps = Vec::new();
         for step in &self.steps {
@@ -158,7 +158,7 @@ impl Sentence {
         Ok(WithSteps { main, steps })
     }
 
-    /// Returns the pooling that the folder sets; the first of several; `None` if there is none.
+    /// Returns the pooling that the folder sets, or the first of several; `None` if there is none.
     pub fn pooling(&self) -> Option<Pooling> {
         self.steps.iter().find_map(|step| if let Step::Pool(kinds) = step { kinds.first().copied() } else { None })
     }
@@ -175,7 +175,8 @@ impl Sentence {
 
     /// Adds the steps and the output `sentence_embedding` `[batch, size]` to a graph. `hidden` are the vectors of the
     /// tokens, with `width` elements each, and `mask` marks the tokens that are not padding. Fails with `InvalidModel`
-    /// if the sizes of the steps do not fit each other.
+    /// if the sizes of the steps do not fit each other or a weight is missing, and with `Unsupported` if a weight is
+    /// not float.
     pub fn emit(&self, b: &mut Builder<'_>, hidden: &str, mask: &str, width: i64) -> Result<()> {
         let (mut x, mut width) = (hidden.to_owned(), width);
         let tokens = Tokens { mask, prompt: self.prompt };
@@ -216,7 +217,8 @@ impl Sentence {
     }
 
     /// Returns the steps for computation in memory, over the vectors of a text's tokens. `card` has their weights.
-    /// Fails with `NotFound` if the weights of a step are missing.
+    /// Fails with `NotFound` if the weights of a step are missing, with `InvalidModel` if they are damaged or have
+    /// another shape, and with `Unsupported` if they are not float.
     pub fn by_hand(&self, card: &Card) -> Result<Steps> {
         let mut steps = Vec::new();
         for step in &self.steps {

@@ -123,8 +123,8 @@ pub fn files_of(folder: &Path) -> Vec<SideFile> {
     files_found(&find).unwrap_or_default()
 }
 
-/// Returns the files like [`files_of`]; `find` returns the content of one, or `None` if there is no such file. Fails if
-/// `find` does.
+/// Returns the files like [`files_of`]; `find` returns the content of a file by its name, or `None` if it does not
+/// exist. Fails if `find` does.
 pub fn files_found(find: &dyn Fn(&str) -> Result<Option<SideContent>>) -> Result<Vec<SideFile>> {
     let mut found: Vec<SideFile> = Vec::new();
     let add = |name: &str, found: &mut Vec<SideFile>| -> Result<()> {
@@ -165,8 +165,8 @@ fn alike(a: &Value, b: &Value) -> bool {
 }
 
 /// Returns the special token ids and the sampling defaults of a model. For the ids, `generation_config.json` has
-/// priority over `config.json`; sampling defaults are only read from the former. Fails with `InvalidModel` if an id is
-/// not a number.
+/// priority over `config.json`; sampling defaults are only read from `generation_config.json`. Fails with
+/// `InvalidModel` if an id is not a number.
 pub fn generation_defaults(
     config: &Map<String, Value>,
     generation: Option<&Map<String, Value>>,

@@ -13,7 +13,8 @@ use std::fmt;
 const SHOWN: usize = 4;
 
 /// Returns a warning about the tokens of `tokenizer.json` without a row in the embedding table of `proto`: a text that
-/// contains one fails. Returns `None` if all have one, if there is no such file or table, or if the file is damaged.
+/// contains one fails. Returns `None` if every token has a row, if there is no such file or table, or if the file is
+/// damaged.
 pub(in crate::source) fn without_rows(files: &[SideFile], proto: &ModelProto) -> Result<Option<String>> {
     let Some(file) = files.iter().find(|file| file.name == "tokenizer.json") else { return Ok(None) };
     let Some(rows) = rows(proto) else { return Ok(None) };

@@ -126,7 +126,8 @@ fn matrix(header: &Header, name: &str) -> Result<[i64; 2]> {
 }
 
 fn head_size(header: &Header, scope: &Scope<'_>, width: i64, heads: i64) -> Result<i64> {
-    // The output of attention has as many elements as all heads together: the rows of the output projection.
+    // The output of attention has as many elements as all heads together, which is the length of the rows of the output
+    // projection.
     let [_, all] = matrix(header, "blk.0.attn_output.weight")?;
     let size = match scope.optional_size("attention.key_length", all)? {
         Some(size) => size,
@@ -206,8 +207,8 @@ fn window(scope: &Scope<'_>) -> Result<Option<i64>> {
     }
 }
 
-/// Adds the values of Gemma that are not in the file: the activation, the layers that have a window, and the scale of
-/// the scores. The latter two follow from the architecture and the number of layers.
+/// Adds the keys of Gemma. The activation and the scale of the scores are not in the file; the scale follows from the
+/// architecture and the number of layers. So do the layers that have a window, unless the file has their pattern.
 fn gemma(config: &mut Map<String, Value>, architecture: &Architecture, scope: &Scope<'_>, s: &Sizes) -> Result<()> {
     config.insert("hidden_activation".into(), "gelu_pytorch_tanh".into());
     let (pattern, largest) = match architecture.name {

@@ -135,9 +135,9 @@ impl Codes {
         }
     }
 
-    /// Unpacks 256 weights in two halves of four runs of 32: run `r` of a half has its low nibbles in the half's 64
-    /// bytes from `32 (r % 2)` on (runs 0 and 1 in the low nibbles of these bytes), and its two high bits in bits `2
-    /// r` on of the half's 32 bytes.
+    /// Unpacks 256 weights in two halves of four runs of 32. The low four bits of run `r` are nibbles of 32 of the
+    /// half's 64 bytes, from `32 (r % 2)` on: the low nibbles for runs 0 and 1, the high ones for runs 2 and 3. The
+    /// high two bits are bits `2 r` and `2 r + 1` of the half's 32 further bytes.
     fn six_bits(&mut self, block: &[u8]) {
         let d = half_at(block, 208);
         for (group, scale) in block[192..208].iter().enumerate() {
@@ -265,8 +265,9 @@ fn pair_of_bits(bytes: &[u8], i: usize) -> u8 {
     bytes[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3
 }
 
-/// Returns the 6-bit scale and minimum of group `g`: groups 0 to 3 have theirs in bytes `g` and `4 + g`, low bits;
-/// groups 4 to 7 have four bits in byte `4 + g` and the two above them at the top of the bytes of group `g - 4`.
+/// Returns the 6-bit scale and minimum of group `g`. Groups 0 to 3 have them in the low bits of bytes `g` and `4 + g`.
+/// Groups 4 to 7 have the low four bits of both in byte `4 + g`, and the high two bits at the top of bytes `g - 4`
+/// (scale) and `g` (minimum).
 fn six_bit_scales(packed: &[u8], g: usize) -> (u8, u8) {
     match g {
         0..4 => (packed[g] & 63, packed[g + 4] & 63),

@@ -52,7 +52,8 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Returns the file with the content `file`. Errors name the key or tensor, if one is invalid.
+    /// Reads the header and the metadata of the GGUF file with the content `file`, and returns the file. Errors name
+    /// the key or tensor, if one is invalid.
     ///
     /// Fails with [`crate::error::Kind::InvalidModel`] for damaged files, `LimitExceeded` for sizes beyond the limits,
     /// and `Unsupported` for an unknown architecture, tokenizer or element type, and for one of several files of a
@@ -135,7 +136,8 @@ fn token_ids(described: &Described) -> Map<String, Value> {
 }
 
 /// Returns the `tokenizer.json` for a GGUF file, which need not contain a model; `None` if it has no tokenizer. Fails
-/// if the file is damaged, or with `Unsupported` for an unknown kind of tokenizer.
+/// with `InvalidModel` if the file is damaged, `LimitExceeded` for sizes beyond the limits, and `Unsupported` for an
+/// unknown kind of tokenizer.
 pub fn tokenizer_json(file: &Bytes) -> Result<Option<Bytes>> {
     Ok(tokenizer::describe(&Header::read(file)?.keys)?.map(|described| described.tokenizer))
 }
@@ -152,7 +154,8 @@ pub fn tokenizer(file: &Bytes) -> Result<Option<Tokenizer>> {
 ///
 /// Plain weights stay in the mapped file, which must not be truncated while the model lives; blocks and weights that
 /// are changed are written to an unlinked file in the folder for temporary files. Memory stays near the size of the
-/// largest tensor. Fails like [`Gguf::read`] and [`checkpoint::build`].
+/// largest tensor. Fails with `NotFound` or `Io` if the file cannot be read or a temporary file cannot be written, and
+/// otherwise like [`Gguf::read`] and [`checkpoint::build`].
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     from_bytes(files::map(&files::open(path)?, limits::DATA_FILE_BYTES)?, path, options)
 }
@@ -174,9 +177,10 @@ pub struct Floats {
     pub bits: Vec<u32>,
 }
 
-/// Returns a model from [`load`] with its blocks converted to floats, to be quantized in another form. Returns `None`
-/// for any other model, also for one that was derived from such a model, for example by pruning. The floats are in an
-/// unlinked file in the folder for temporary files. Fails like [`load`], and with `Io` if that file cannot be written.
+/// Returns `model`, which [`load`] has returned, with its blocks converted to floats, so that it can be quantized in
+/// another form. Returns `None` for any other model, also for one that was derived from such a model, for example by
+/// pruning. The floats are in an unlinked file in the folder for temporary files. Fails like [`load`], and with `Io` if
+/// that file cannot be written.
 pub fn as_floats(model: &Model) -> Result<Option<Floats>> {
     let (Format::Gguf, Some(bytes)) = (model.card().format, model.file()) else { return Ok(None) };
     let gguf = Gguf::read(bytes)?;

@@ -54,7 +54,7 @@ const QWEN3: &[(&str, &str)] = &[
     ("ffn_down", "mlp.down_proj"),
 ];
 
-/// The names of Gemma 2 and 3; only the latter has norms of query and key.
+/// The names of Gemma 2 and 3; only Gemma 3 has norms of query and key.
 const GEMMA: &[(&str, &str)] = &[
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),

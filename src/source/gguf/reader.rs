@@ -31,7 +31,7 @@ impl Reader {
         self.bytes.slice(start.min(self.position)..self.position)
     }
 
-    /// Returns the next `length` bytes. Fails if the file is shorter.
+    /// Returns the next `length` bytes. Fails with `InvalidModel` beyond the end of the file.
     pub fn take(&mut self, length: usize) -> Result<Bytes> {
         let end = self.position.checked_add(length).filter(|end| *end <= self.bytes.len());
         let Some(end) = end else {
@@ -69,7 +69,8 @@ impl Reader {
     }
 }
 
-/// Returns `bytes` as a name. Fails unless it is UTF-8, not empty, and at most [`limits::NAME_BYTES`] long.
+/// Returns `bytes` as a name. Fails with `LimitExceeded` above [`limits::NAME_BYTES`], and with `InvalidModel` if the
+/// name is empty or not UTF-8.
 pub fn name(bytes: &[u8]) -> Result<&str> {
     if bytes.len() > limits::NAME_BYTES {
         bail!(LimitExceeded, "a name has {} bytes; the limit is {}", bytes.len(), limits::NAME_BYTES);

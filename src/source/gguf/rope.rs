@@ -89,7 +89,7 @@ fn yarn(scope: &Scope<'_>, factor: f64) -> Result<Value> {
 /// `Unsupported` if there is none.
 ///
 /// In this scaling, a frequency `f` is divided by `1 / (k + (1 - k) / factor)` with `k = (t f / 2 pi - 1) / (h - 1)`
-/// clamped to the range 0 to 1: waves shorter than `t / h` positions are kept, those longer than `t` are slowed down by
+/// clamped to the range 0 to 1. Waves shorter than `t / h` positions are kept, those longer than `t` are slowed down by
 /// `factor`. `k` is linear in `f`, so two frequencies in between determine `t` and `h`. (The published description has
 /// a third parameter, which is redundant.)
 fn llama3(factors: &[f32], theta: f64, positions: i64) -> Result<Value> {

@@ -29,8 +29,8 @@ pub struct Described {
     pub tokens: usize,
 }
 
-/// Returns the tokenizer of a file; `None` if the file has none. Fails with `Unsupported` for another kind of
-/// tokenizer, and `InvalidModel` if the vocabulary is damaged.
+/// Returns the tokenizer of a file; `None` if the file has none. Fails with `Unsupported` for another kind of tokenizer
+/// or pre-tokenizer, `InvalidModel` if the vocabulary is damaged, and `LimitExceeded` if it exceeds a limit.
 pub fn describe(keys: &Keys) -> Result<Option<Described>> {
     match keys.text("tokenizer.ggml.model")? {
         None | Some("none" | "no_vocab") => Ok(None),

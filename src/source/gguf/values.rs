@@ -233,7 +233,8 @@ impl Keys {
         Ok(Some(texts))
     }
 
-    /// Returns the elements of an array of 32-bit integers. Fails with `LimitExceeded` if there are more than `limit`.
+    /// Returns the elements of an array of 32-bit integers; unsigned ones above `i32::MAX` become negative. Fails with
+    /// `LimitExceeded` if there are more than `limit`.
     pub fn integers(&self, key: &str, limit: usize) -> Result<Option<Vec<i32>>> {
         let kinds = [Kind::I32, Kind::U32];
         let Some((bytes, _)) = self.array(key, "an array of integers of 32 bits", &kinds, limit)? else {
@@ -261,7 +262,7 @@ impl Keys {
     }
 
     /// Returns the value of a key as an integer that may be given once or per layer. Fails with `Unsupported` if the
-    /// layers differ.
+    /// layers differ or the list of layers is empty.
     pub fn layer_integer(&self, key: &str) -> Result<Option<i64>> {
         if self.values.get(key).is_none_or(|value| value.kind != Kind::Array) {
             return self.integer(key);

@@ -36,7 +36,7 @@ pub struct Vocabulary<'k> {
 type Merge = (f32, u32, u32, u32);
 
 /// Sorts merges of equal score so that a program that takes the first listed merge also merges the leftmost pair, as
-/// far as an order of merges can express this: a merge in which a token is on the left comes before one in which the
+/// far as an order of merges can express this. A merge in which a token is on the left comes before one in which the
 /// token is on the right.
 fn leftmost_first(group: &mut [Merge]) {
     let mut outgoing: BTreeMap<u32, Vec<Merge>> = BTreeMap::new();

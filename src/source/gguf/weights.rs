@@ -1,6 +1,6 @@
 //! The tensors of a GGUF file under the names and with the content of a Hugging Face checkpoint.
 //!
-//! Plain tensors and blocks stay slices of the mapped file, except where the format and a checkpoint differ: the row
+//! Plain tensors and blocks stay slices of the mapped file, except where the format and a checkpoint differ. The row
 //! order of query and key in the Llama family is restored, 1 is subtracted from norms of the Gemma family, and blocks
 //! of tensors that are not matrices become float32.
 

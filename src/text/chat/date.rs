@@ -23,8 +23,8 @@ const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday",
 /// The maximum width of a field in characters.
 const WIDEST: usize = 1000;
 
-/// Returns a time in a format of `strftime`: `time` in UTC, or the local time now. Fails with `Unsupported` for time
-/// zones, and `LimitExceeded` for a field above [`WIDEST`].
+/// Returns a time as text in a format of `strftime`: `time` in UTC, or the current local time for `None`. Fails with
+/// `Unsupported` for time zones, and `LimitExceeded` for a field above [`WIDEST`].
 pub fn show(time: Option<SystemTime>, format: &str) -> Result<String> {
     let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let elapsed = since(time.unwrap_or_else(SystemTime::now));
@@ -87,7 +87,7 @@ impl Moment {
             bail!(LimitExceeded, "a field of a date is wider than {WIDEST} characters");
         }
         let plain = chars.peek().is_some_and(|(at, _)| *at == 1);
-        // Alternative forms of numbers and years, which the C locale does not have.
+        // `E` and `O` select alternative forms of years and numbers, which the C locale does not have.
         let modifier = chars.next_if(|(_, c)| matches!(c, 'E' | 'O')).map(|(_, c)| c);
         let Some((at, letter)) = chars.next() else {
             out.push_str(text);
@@ -100,8 +100,8 @@ impl Moment {
             None => true,
         };
         match letter {
-            // Python itself replaces `%z` and `%Z`, by nothing for a time without a zone, and `%f`; none of them takes
-            // flags.
+            // Python itself replaces `%z`, `%Z` and `%f`, which take no flags. For a time without a zone, `%z` and `%Z`
+            // are empty.
             'z' | 'Z' if plain => {}
             'f' if plain => {
                 let _ = write!(out, "{:06}", self.microseconds);

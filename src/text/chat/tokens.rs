@@ -36,7 +36,7 @@ pub fn named<const N: usize>(
                 Some(text) => {
                     tokens.insert(name.clone(), text.into());
                 }
-                // Null means that there is none.
+                // Null means that the tokenizer has no such token.
                 None if STANDARD.contains(&name.as_str()) => {
                     tokens.shift_remove(name);
                 }
@@ -47,8 +47,8 @@ pub fn named<const N: usize>(
     tokens
 }
 
-/// Returns the keys that name a token, with their values: those that end in `_token`, and all of
-/// `extra_special_tokens`, which was named `model_specific_special_tokens` before.
+/// Returns the keys that name a token, with their values: those that end in `_token` and are not booleans
+/// (`add_bos_token`), and all of `extra_special_tokens`, which was named `model_specific_special_tokens` before.
 fn entries(source: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
     let own = ["extra_special_tokens", "model_specific_special_tokens"];
     let own = own.into_iter().filter_map(|key| source.get(key)?.as_object()).flatten();

@@ -47,8 +47,8 @@ impl Ahead {
 
 impl Generator {
     /// Sets the sources of drafted tokens of [`Generator::run`] and [`Generator::generate`], or none. The generated
-    /// tokens are the same with and without a draft; [`Generation::draft`] has the number of accepted ones. A generator
-    /// with a draft generates one row at a time.
+    /// tokens are the same with and without a draft, up to the rounding that [`crate::text::draft`] describes;
+    /// [`Generation::draft`] has the number of accepted ones. A generator with a draft generates one row at a time.
     ///
     /// Fails with [`crate::error::Kind::InvalidArgument`] if there is no source, if the maximum is out of range, or if
     /// the draft model has another vocabulary; the message names the first difference.
@@ -57,7 +57,8 @@ impl Generator {
         Ok(())
     }
 
-    /// Runs `work`, which generates, with the numbers of drafted tokens in its result.
+    /// Runs `work`, which generates texts, and returns its result with the numbers of drafted tokens. Fails with
+    /// `InvalidArgument` if there are several rows, and like `work`.
     pub(super) fn speculate(
         &mut self,
         work: impl FnOnce(&mut Generator) -> Result<Vec<Generation>>,

@@ -11,7 +11,8 @@ pub fn unescaped(literal: &str) -> Result<String> {
     if !literal.contains('\\') {
         return Ok(literal.to_owned());
     }
-    // Non-ASCII characters become escapes first, so a preceding backslash is then one before that escape.
+    // As in jinja2, non-ASCII characters are first replaced by escapes. A backslash before such a character then
+    // escapes the backslash of the replacement.
     let mut ascii = String::new();
     for c in literal.chars() {
         let _ = match u32::from(c) {

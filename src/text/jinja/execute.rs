@@ -209,7 +209,8 @@ impl Engine {
         if let Some(shared) = shared.filter(|shared| matches!(self.object(*shared), Object::Busy)) {
             *self.object(shared) = Object::Iterator(Default::default());
         }
-        // This is like in jinja2, which records only at the end of an iteration that there was one.
+        // As in jinja2, an iteration counts only if it reaches its end: `else` also runs if `break` or `continue` ended
+        // all of them.
         if !ended && !of.otherwise.is_empty() {
             let entered = self.enter(around);
             let flow = self.run(&of.otherwise, out)?;

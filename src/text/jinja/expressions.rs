@@ -18,7 +18,7 @@ impl Parser {
                 parser.link()?;
                 let test = parser.either()?;
                 let otherwise = if parser.skip_name("else") { Some(parser.expression()?) } else { None };
-                // An alternative may contain unknown names until it is chosen.
+                // Unknown filters and tests in a conditional are errors only when they are executed.
                 parser.unknown.truncate(mark);
                 value = Expr::Choice(Box::new((test, value, otherwise)));
             }

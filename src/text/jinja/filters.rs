@@ -288,8 +288,8 @@ fn round(value: &Value, given: Given) -> Result<Value> {
     Ok(Value::Float((if up { scaled.ceil() } else { scaled.floor() } + 0.0) / unit))
 }
 
-/// Returns the text of a value. Fails for text that is marked as safe: the filters that call this would have to keep
-/// the mark.
+/// Returns the text of a value. Fails with `Unsupported` for text that is marked as safe: the filters that call this
+/// function would have to keep the mark.
 pub fn soft(engine: &Engine, value: &Value) -> Result<std::rc::Rc<str>> {
     match value {
         Value::Markup(_) => {

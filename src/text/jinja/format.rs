@@ -216,7 +216,7 @@ fn size(rest: &mut &str, values: &mut Values<'_>) -> Result<i128> {
     if digits.is_empty() { Ok(0) } else { Ok(digits.parse().unwrap_or(i128::MAX)) }
 }
 
-/// Returns a width or a precision as it is. Fails with `LimitExceeded` if it is too large.
+/// Returns `size`, which is a width or a precision, as a `usize`. Fails with `LimitExceeded` if it is too large.
 pub fn bounded(size: u128) -> Result<usize> {
     match usize::try_from(size).ok().filter(|size| *size <= limits::TEXT_BYTES / 4) {
         Some(size) => Ok(size),

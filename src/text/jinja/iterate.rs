@@ -37,8 +37,8 @@ impl Engine {
         Ok(values)
     }
 
-    /// Returns whether the value can be iterated over in Python. [`Engine::iterate`] does not support all such values:
-    /// not loops, nor an iterator inside of the loop over it.
+    /// Returns whether the value can be iterated over in Python. [`Engine::iterate`] fails for some of these values:
+    /// for loops, and for an iterator inside of the loop over it.
     pub fn is_iterable(&self, value: &Value) -> bool {
         match value {
             Value::Object(number) => {

@@ -22,8 +22,8 @@ struct Json {
 }
 
 /// Returns `value|tojson(...)` with the parameters of the filter in the Hugging Face library, and without the HTML
-/// escapes of Jinja's own. Fails with `InvalidArgument` for wrong arguments, and with `LimitExceeded` if the indent or
-/// the text is too long.
+/// escapes of jinja2's own filter. Fails with `InvalidArgument` for wrong arguments, and with `LimitExceeded` if the
+/// indent or the text is too long.
 pub fn apply(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
     let [ascii, indent, separators, sort] =
         given.bind("tojson", ["ensure_ascii", "indent", "separators", "sort_keys"])?;

@@ -11,7 +11,8 @@
 //! `lexer` splits a template into tokens, `parser` with `statements` and `expressions` makes an `ast`, and `engine`
 //! with `execute` and `evaluate` runs it. `value` has the values; `text`, `numbers`, `iterate` and `attributes` are
 //! Python's operations on them. Templates call `functions`, `checks` (tests), `filters` (with `choose`, `phrases` and
-//! `json`) and methods (`strings`, `format` and `fields`).
+//! `json`) and methods (`strings`, `split`, `format` and `fields`), whose parameters `arguments` binds. `escapes` reads
+//! string literals, and `marks` lists characters that Python does not count as letters.
 
 mod arguments;
 mod ast;

@@ -250,7 +250,7 @@ pub fn round(value: &Value, digits: i128) -> Result<Value> {
 
 /// Returns a float with `digits` digits after the point, rounded half to even, like `%.*f` in C.
 pub fn fixed(value: f64, digits: usize) -> String {
-    // Rust's digits are exact, but some versions rounded ties away from zero: they are checked here.
+    // Rust's digits are exact, but some versions of Rust rounded ties away from zero, so ties are handled here.
     let text = format!("{value:.digits$}");
     let exact = format!("{value:.1100}");
     let end = exact.find('.').map_or(exact.len(), |at| at + 1 + digits);

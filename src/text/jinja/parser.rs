@@ -182,7 +182,8 @@ impl Parser {
         Ok(())
     }
 
-    /// Records that a filter or test is unknown.
+    /// Records that a filter or test is unknown, unless it is directly inside of an `if`, where it is an error only
+    /// when it is executed.
     pub fn missing(&mut self, what: String) {
         if !self.soft {
             self.unknown.push((self.line(), what));

@@ -24,7 +24,7 @@ fn words(text: &str, most: usize, right: bool) -> Vec<&str> {
             break;
         }
         if parts.len() == most {
-            // The rest keeps its whitespace except at its other end.
+            // The rest keeps the whitespace at the end from which no words were taken.
             parts.push(if right { rest.trim_end_matches(is_space) } else { rest });
             break;
         }

@@ -45,7 +45,7 @@ impl Parser {
         })
     }
 
-    /// Returns the statements of a block including its end; the end tag is not closed yet.
+    /// Returns the statements of a block, and makes the token after the name of its end tag current.
     fn block(&mut self, end: &str) -> Result<Vec<Node>> {
         self.expect_end(&Token::EndBlock)?;
         let body = self.body(&[end])?;

@@ -281,7 +281,8 @@ impl Value {
         })
     }
 
-    /// Returns whether the values are equal by Python's `==`. Fails with `Unsupported` for views and methods.
+    /// Returns whether the values are equal by Python's `==`. Fails with `Unsupported` if both values are views or
+    /// methods.
     pub fn equals(&self, other: &Value) -> Result<bool> {
         let all = |a: &[Value], b: &[Value]| -> Result<bool> {
             if a.len() != b.len() {

@@ -110,9 +110,9 @@ pub(super) fn nucleus(found: &mut Vec<Candidate>, mass: f64) {
     }
 }
 
-/// Returns a token that is sampled from all tokens in proportion to their weights `exp((logit - max) · scale)`: the
-/// one, in the order of ids, at which the sum of weights exceeds the fraction `point` (in [0, 1)) of the total. `best`
-/// is a token with the logit `max`.
+/// Returns a token that is sampled from all tokens in proportion to their weights `exp((logit - max) · scale)`. It is
+/// the first token, in the order of ids, at which the sum of the weights exceeds the fraction `point` of the total;
+/// `point` is at least 0 and below 1. `best` is a token with the logit `max`.
 pub(super) fn draw_from_all(logits: &[f32], (best, max): (u32, f32), scale: f32, point: f64) -> u32 {
     let mut left = point * exp_sum(logits, max, scale);
     for (block, chunk) in logits.chunks(BLOCK).enumerate() {

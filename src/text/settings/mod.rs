@@ -42,8 +42,8 @@ pub struct Applied {
 impl Settings {
     /// Returns the settings in the files that exist. `file` returns the content of a file by its name.
     ///
-    /// Fails with [`Kind::InvalidModel`] if one is damaged, and [`Kind::LimitExceeded`] if it is too large; the message
-    /// names it.
+    /// Fails with [`Kind::InvalidModel`] if a file is damaged, and with [`Kind::LimitExceeded`] if it is too large; the
+    /// message names the file.
     pub fn read(file: &dyn Fn(&str) -> Result<Option<Bytes>>) -> Result<Settings> {
         let object = |name: &str| -> Result<Option<Map<String, Value>>> {
             let Some(content) = file(name)? else { return Ok(None) };
@@ -64,7 +64,8 @@ impl Settings {
 
     /// Changes a tokenizer according to the settings, and returns the results.
     ///
-    /// Fails with [`Kind::InvalidModel`] if the description of a token is invalid.
+    /// Fails with [`Kind::InvalidModel`] if the description of a token is invalid, or if a setting cannot be applied to
+    /// the tokenizer.
     pub fn apply(&self, inner: &mut Tokenizer) -> Result<Applied> {
         if self.config.is_none() && self.added.is_none() && self.special.is_none() {
             return Ok(Applied::default());
@@ -84,8 +85,8 @@ impl Settings {
         Ok(Applied { pad_token, unk_token, cut_left: self.text("truncation_side") == Some("left"), notes })
     }
 
-    /// Returns the value of a setting; `None` if it does not exist or is null. Those of `special_tokens_map.json` have
-    /// priority, like in transformers.
+    /// Returns the value of a setting; `None` if it does not exist or is null. The values in `special_tokens_map.json`
+    /// have priority, like in transformers.
     pub fn value(&self, key: &str) -> Option<&Value> {
         let special = self.special.as_ref().and_then(|map| map.get(key));
         special.or_else(|| self.config.as_ref()?.get(key)).filter(|value| !value.is_null())
@@ -100,8 +101,8 @@ impl Settings {
         self.value(key).map(|value| token(value, true).at(|| key.to_owned())).transpose()
     }
 
-    /// Returns the tokens to add, in the order of their ids. Those that the tokenizer already has are among them if the
-    /// files list them: they may become special.
+    /// Returns the tokens to add: those that the files list, in the order of their ids, and then the other special
+    /// tokens. Listed tokens that the tokenizer already has are included, because they may become special.
     fn tokens(&self, inner: &Tokenizer, family: &Family) -> Result<Vec<AddedToken>> {
         let named = self.all_named()?;
         let mut tokens = self.listed(&named)?;

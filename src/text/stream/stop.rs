@@ -45,8 +45,8 @@ impl StopFinder {
         (self.release(), false)
     }
 
-    /// Returns the text that was held back, without the hidden parts. Nothing more follows, so that it begins no stop
-    /// string.
+    /// Returns the text that was held back, without the hidden parts. Nothing more follows, so this text cannot be the
+    /// beginning of a stop string.
     pub fn finish(&mut self) -> String {
         let text = self.shown();
         self.held.clear();

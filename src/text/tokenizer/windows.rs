@@ -12,7 +12,7 @@ const UNKNOWN: [&str; 2] = ["<unk>", "[UNK]"];
 /// A token, with its place in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token {
-    /// Range of the bytes of the text.
+    /// Range of the token's bytes in the text.
     pub bytes: Range<usize>,
     /// Whether the token is a part of the word of the token before it.
     pub continues_word: bool,
@@ -41,7 +41,8 @@ impl Tokenizer {
     /// have `overlap` tokens in common; `None` selects a quarter of a window. No prompt is added.
     ///
     /// Fails like [`Tokenizer::encode`], and with [`crate::error::Kind::InvalidArgument`] if a window has no room for
-    /// tokens of the text, or if the overlap is not shorter than a window.
+    /// tokens of the text, or if the overlap is not shorter than a window. Fails with `Unsupported` if the tokenizer
+    /// adds tokens to a text that it does not mark as special.
     pub(crate) fn windows(&self, text: &str, length: usize, overlap: Option<usize>) -> Result<Windows> {
         let special = self.inner.get_post_processor().map_or(0, |step| step.added_tokens(false));
         let room = length.saturating_sub(special);

@@ -1,8 +1,9 @@
 //! Attention as one `com.microsoft.GroupQueryAttention` per layer, which rotates queries and keys, appends to the
 //! cache (in place, if past and present are one buffer) and supports windows and caps. Rows are padded on the right.
 //!
-//! Its requirements, found with ONNX Runtime 1.32: head sizes are a multiple of 8, or of 16 if they are rotated;
-//! tables have at least `total_sequence` rows; a window counts the token itself, as in Hugging Face configurations.
+//! The requirements of this operator, found with ONNX Runtime 1.32: head sizes are a multiple of 8, or of 16 if they
+//! are rotated; tables have at least `total_sequence` rows; a window counts the token itself, as in Hugging Face
+//! configurations.
 
 use super::super::decoder::{Decoder, Inputs};
 use super::Projected;
