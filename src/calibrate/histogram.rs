@@ -1,7 +1,7 @@
 //! The histogram of an activation, and the choice of its quantization range.
 //!
-//! All three methods use the histogram of the values other than zero, which has an exact code of its own; only the
-//! percentile counts the zeros, too. `p` are the counts, `c` the centers of the bins, `q(c)` the quantized centers.
+//! All three methods use the histogram of the values other than zero, because zero has an exact code; only the
+//! percentile counts the zeros too. `p` are the counts, `c` the centers of the bins, `q(c)` the quantized centers.
 //!
 //! - Percentile: (100 - P) / 2 per cent of the values are cut off at each end.
 //! - MSE: the range with the least `sum p (c - q(c))^2`. The square is taken as `step^2 / 12` for values inside (a step
@@ -106,7 +106,7 @@ impl Histogram {
         (low <= 0.0 && high >= 0.0 && high > low).then(|| ((f64::from(-low) / self.width()) as usize).min(BINS - 1))
     }
 
-    /// Returns the range with the smallest squared error of those that are tried.
+    /// Returns the range with the smallest squared error among the tried ranges.
     pub fn least_squares(&self) -> Range {
         // Sums of 1, c and c^2 below each edge give the clipping error without reading the bins again.
         let mut sums = vec![[0f64; 3]; BINS + 1];
@@ -137,7 +137,8 @@ impl Histogram {
         best
     }
 
-    /// Returns the range with the smallest KL divergence of those that are tried.
+    /// Returns the range with the smallest KL divergence among the tried ranges; the whole range if none is wide
+    /// enough.
     pub fn entropy(&self) -> Range {
         let most = f64::from(self.range.high.max(-self.range.low));
         let (mut best, mut least) = (self.range, f64::INFINITY);

@@ -63,11 +63,14 @@ const LINES: usize = 8;
 
 /// Returns batches of inputs for `model`. Fails with `InvalidArgument` if a text has no lines or is shorter than one
 /// window, if a window is longer than the model's limit, or if tensors do not match the inputs, contain a NaN or have
-/// no finite value; with `NotFound` for a tensor that belongs to no input.
+/// no finite value. Fails with `NotFound` for a tensor that belongs to no input.
 ///
 /// The first dimension of given tensors counts samples, the same number in each: a batch has as many as the model
 /// requires, otherwise 8. A tensor with one dimension more than its input is split along its first dimension, one
 /// sample per batch. Tensors of inputs without dimensions are part of every batch.
+///
+/// [`Calibration::Generated`] gives built-in sentences for a text model with a tokenizer, and otherwise generated
+/// inputs. Fails if no inputs can be generated that fit the model.
 pub fn batches(model: &Model, calibration: &Calibration<'_>) -> Result<Vec<Batch>> {
     let (text, tokenizer, windows, length) = match *calibration {
         Calibration::Tensors(tensors) => {

@@ -38,7 +38,8 @@ pub struct Walk<'m> {
 
 impl<'m> Walk<'m> {
     /// Returns a walk that starts at the inputs of the main graph. `asked` names all values that will be requested.
-    /// Fails with `InvalidArgument` if the batches do not have the same inputs.
+    /// Fails with `InvalidArgument` if the batches do not have the same inputs, with `InvalidModel` if the model has no
+    /// graph, and if its nodes form a cycle.
     pub fn new(run: &Run<'_>, model: &'m Model, asked: &[&str]) -> Result<Walk<'m>> {
         let Run { runtime, batches, threads, .. } = *run;
         let Some(graph) = model.proto().graph.as_deref() else { bail!(InvalidModel, "the model has no graph") };
@@ -71,14 +72,14 @@ impl<'m> Walk<'m> {
         Ok(walk)
     }
 
-    /// Replaces a constant from here on: an initializer, or the output of a `Constant` node.
+    /// Replaces a constant, an initializer or the output of a `Constant` node, for all nodes that have not run yet.
     pub fn replace(&mut self, tensor: TensorProto) {
         self.replaced.insert(tensor.name.clone().unwrap_or_default(), tensor);
     }
 
     /// Returns the value `name` for every batch; runs the nodes that it depends on and that have not run. Fails with
     /// `NotFound` if there is no such value, or if it was dropped: a value is kept only while nodes that have not run
-    /// need it.
+    /// need it. Fails with `InvalidArgument` if the batches lack an input, and if the nodes cannot be run.
     pub fn value(&mut self, name: &str, stop: &Stop) -> Result<Vec<Tensor>> {
         if let Some(known) = self.live.get(name) {
             return Ok(known.clone());

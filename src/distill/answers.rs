@@ -2,8 +2,8 @@
 //! runs on the same text, do not run the teacher.
 //!
 //! The file has a header of [`HEAD`] bytes (magic, and a hash of teacher, text and kept values), then one record per
-//! row at an offset that follows from the lengths of the rows: 8 bytes of the SHA-256 of its content, and the
-//! content. A missing or incomplete record does not match its hash and is computed again; so a run may be killed at
+//! row, at an offset that follows from the lengths of the rows. A record is 8 bytes of the SHA-256 of its content, and
+//! the content. A missing or incomplete record does not match its hash and is computed again; so a run may be killed at
 //! any moment. Of logits the most probable are kept, as log-probabilities, with the total probability of the others,
 //! which are restored as equally probable. Vectors, and logits of which all are kept, are stored unchanged.
 
@@ -82,7 +82,8 @@ pub struct Answers {
 impl Answers {
     /// Opens the file at `path`, or creates it, and returns the cache. `teacher` identifies the model, and `kept` has
     /// an entry for each cached output. Fails with `InvalidArgument` if the file is not a teacher cache, or belongs to
-    /// another teacher, text or selection of values.
+    /// another teacher, text or selection of values, and with `NotFound` or `Io` if it cannot be opened, read or
+    /// written.
     pub fn open(path: &Path, teacher: &str, data: &Dataset, kept: Vec<Kept>) -> Result<Answers> {
         let mut hash = Sha256::new();
         hash.update(teacher);

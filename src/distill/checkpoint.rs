@@ -38,7 +38,8 @@ pub struct State {
     pub skipped: u64,
     /// Duration of training in seconds.
     pub seconds: f64,
-    /// Smallest validation loss, and the step at which it was reached.
+    /// Smallest validation loss, and the step at which it was reached; `None` before the first validation with a finite
+    /// loss.
     pub best: Option<(f64, u64)>,
     /// Results of the validations so far: the JSON objects of `history` in the report.
     pub history: Vec<Value>,
@@ -98,7 +99,8 @@ pub fn write(
 }
 
 /// Returns the state and the weights in a checkpoint for these graphs. Fails with `InvalidArgument` if it belongs to
-/// another run, with `Unsupported` if it has another version, and with `InvalidModel` if it is damaged.
+/// another run, with `Unsupported` if it has another version, with `InvalidModel` if it is damaged, and with `NotFound`
+/// or `Io` if it cannot be read.
 pub fn read(path: &Path, graphs: &Graphs, fingerprint: &str) -> Result<(State, Weights)> {
     let place = || format!("checkpoint {}", path.display());
     let inner = || {
@@ -145,7 +147,7 @@ fn metadata(path: &Path) -> Result<String> {
     let file = crate::files::open(path)?;
     let bytes = crate::files::map(&file, limits::DATA_FILE_BYTES)?;
     let damaged = || error!(InvalidModel, "the file is not a distillation checkpoint");
-    // The crate limits the size of the header, as `limits` does.
+    // The crate `safetensors` limits the size of the header, as `limits` does.
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|_| damaged())?;
     let metadata = header.metadata().as_ref().ok_or_else(damaged)?;
     let version = metadata.get("liboptimize.distillation");

@@ -1,4 +1,4 @@
-//! Students that are cut from their teacher, of which they keep some layers.
+//! Students that consist of some of the layers of their teacher.
 
 use crate::call::Call;
 use crate::error::{Error, Kind, Result, bail};
@@ -37,9 +37,9 @@ impl FromStr for StudentLayers {
     }
 }
 
-/// Returns the teacher with only the selected layers, with unchanged weights. Fails with `Unsupported` if the layers
-/// of the teacher cannot be distinguished or removed, and with `InvalidArgument` if 0 or more layers are selected than
-/// it has.
+/// Returns the teacher with only the selected layers, with unchanged weights. Fails with `Unsupported` if the layers of
+/// the teacher cannot be distinguished or removed, and with `InvalidArgument` if no layers, or more than the teacher
+/// has, are selected.
 pub fn student_of(teacher: &Model, layers: StudentLayers, call: &Call) -> Result<Model> {
     let numbers = layer_numbers(teacher)?;
     let count = match layers {

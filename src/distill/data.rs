@@ -38,8 +38,8 @@ impl Corpus {
     }
 
     /// Returns a corpus of one text per line, as `{"text": "..."}`; for classifiers with the class as `"label"` (a name
-    /// or an index). Empty lines and texts are skipped. Fails with `InvalidArgument`, with the line if one is not
-    /// valid, or if there is no text.
+    /// or an index). Empty lines and texts are skipped. Fails with `InvalidArgument` if a line is not valid (the error
+    /// names the line), or if there is no text.
     pub fn from_json_lines(content: &str) -> Result<Corpus> {
         let mut documents = Vec::new();
         for (index, line) in content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -136,7 +136,7 @@ pub struct Batch {
     pub columns: usize,
     /// Token ids, row by row.
     pub ids: Vec<i64>,
-    /// Whether an element of `ids` is a token and not padding, for each of them.
+    /// For each element of `ids`, whether it is a token and not padding.
     pub keep: Vec<bool>,
     /// Index of each row in the text: first the training rows, then the validation rows.
     pub numbers: Vec<usize>,
@@ -184,7 +184,8 @@ impl Dataset {
     /// are several texts, the end-of-text token follows each of them in the blocks.
     ///
     /// Fails with `InvalidArgument` if there is less than one block, if there are too few lines to split, or for a
-    /// label that is neither a name of a class nor an index. Whether an index is valid is not checked here.
+    /// label that is neither a name of a class nor an index. Fails with `LimitExceeded` for a line that is too long.
+    /// Whether an index is valid is not checked here.
     pub fn new(corpus: &Corpus, tokenizer: &Tokenizer, model: &Card, length: usize, ratio: f32) -> Result<Dataset> {
         let (train, held_text) = corpus.split(model.task, ratio)?;
         let pad = tokenizer.pad_id();
@@ -259,7 +260,8 @@ impl Dataset {
         self.padded(rows)
     }
 
-    /// Returns the validation batches, which have about `most` tokens and are evenly spread over the validation text.
+    /// Returns the validation batches, which together have at most about `most` tokens and are evenly spread over the
+    /// validation text.
     pub fn held(&self, batch_size: usize, most: usize) -> Vec<Batch> {
         let tokens: usize = self.held.iter().map(|row| row.tokens.len()).sum();
         let step = tokens.div_ceil(most.max(1)).max(1);

@@ -32,7 +32,8 @@ pub struct Device {
     parameters: Vec<(usize, bool)>,
 }
 
-/// Names of inputs of the optimizer's graph that are scalars of one step.
+/// The names of the scalar inputs of the optimizer's graph, whose values change with each step, and of its scalar
+/// output.
 mod number {
     /// Learning rate divided by the bias correction of the first moment.
     pub const RATE: &str = "rate";
@@ -216,7 +217,8 @@ impl Learner for Device {
     }
 }
 
-/// Returns a graph with inputs that have the shapes of the parameters, and with outputs named after the nodes.
+/// Returns a graph of the nodes and constants of `writer`. For each of `kinds`, the graph has an input per parameter,
+/// with the shape of the parameter. `more` are further inputs, all scalars; `outputs` are the names of the outputs.
 fn graph_of(
     graphs: &Graphs,
     writer: NodeBuilder,

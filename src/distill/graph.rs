@@ -111,7 +111,7 @@ pub fn build(
     Ok(graphs)
 }
 
-/// Returns the types of the student's values, if hidden states are needed.
+/// Returns the types of the student's values if hidden states or relations are compared; otherwise returns no types.
 fn known_student(runtime: &'static Runtime, proto: &ModelProto, signals: &Signals, call: &Call) -> Result<Known> {
     if signals.hidden.is_empty() && signals.relations.is_none() {
         return Ok(Known::new());
@@ -128,7 +128,7 @@ struct Work {
 }
 
 impl Work {
-    /// Adds the nodes of a writer, and inputs.
+    /// Adds the nodes and constants of a writer, and those of `inputs` that the graph does not have yet.
     fn add(&mut self, writer: NodeBuilder, inputs: &[(String, DataType, usize)]) {
         let Some(graph) = self.proto.graph.as_deref_mut() else { return };
         graph.node.extend(writer.nodes);
@@ -207,7 +207,8 @@ impl Work {
         Ok(())
     }
 
-    /// Removes everything on which neither the parts of the loss nor `more` depend. These values become the outputs.
+    /// Removes everything on which neither the parts of the loss nor `more` depend. The parts and `more` become the
+    /// outputs.
     fn cut(&mut self, more: &[String]) {
         let ends: Vec<String> = self.parts.iter().map(|p| p.output.clone()).chain(more.iter().cloned()).collect();
         if let Some(graph) = self.proto.graph.as_deref_mut() {
@@ -216,7 +217,7 @@ impl Work {
     }
 }
 
-/// Removes the nodes, constants and inputs that `ends` do not need. These values become the outputs.
+/// Removes the nodes, constants and inputs on which no value of `ends` depends. The values `ends` become the outputs.
 fn cut(graph: &mut GraphProto, ends: &[String]) {
     graph.output = ends.iter().map(|name| edit::untyped(name)).collect();
     graph.value_info.clear();
@@ -231,7 +232,8 @@ fn used(proto: &ModelProto) -> HashSet<String> {
     nodes.flat_map(|node| reads(node).into_iter().map(str::to_owned)).collect()
 }
 
-/// Returns the width and the number of dimensions of a hidden state.
+/// Returns the width and the number of dimensions of a hidden state. Fails with `Unsupported` if the value is not a
+/// hidden state of known width.
 fn size(types: &Known, name: &str, whose: &str) -> Result<(i64, usize)> {
     let dims = types.get(name).and_then(|t| t.dims.as_deref());
     match dims {
@@ -240,7 +242,7 @@ fn size(types: &Known, name: &str, whose: &str) -> Result<(i64, usize)> {
     }
 }
 
-/// Returns the total width of all heads, and the number of heads.
+/// Returns the total width of all heads, and the number of heads. Fails with `Unsupported` if they are not known.
 fn heads(types: &Known, name: &str, whose: &str) -> Result<(i64, i64)> {
     match types.get(name).and_then(|t| t.dims.as_deref()) {
         Some([_, Dim::Fixed(heads), _, Dim::Fixed(size)]) => Ok((heads * size, *heads)),

@@ -18,7 +18,8 @@ pub struct Host {
     train: Session,
     measure: Session,
     moments: Vec<Moments>,
-    /// Indices of the parameters with a whole gradient, in their order in memory, behind the weights.
+    /// Indices of the parameters with a gradient of all elements. In `memory`, these gradients follow the weights, in
+    /// this order.
     whole: Vec<usize>,
     /// Sums of whole gradients, for steps of several runs.
     sums: Vec<Vec<f32>>,

@@ -102,16 +102,21 @@ const LENGTH: usize = 128;
 /// Trains `student` to reproduce the outputs of `teacher` on `corpus`, and returns the trained model with a report. The
 /// originals are unchanged.
 ///
-/// Both must have the same tokens; the text is read with the student's tokenizer, or with the teacher's if the student
-/// has none. Classes are matched by name. Reports the stage `distill` in steps. With [`DistillOptions::checkpoint`] a
-/// run that was cancelled, timed out or killed can be continued; on one thread the result is, bit for bit, that of an
-/// uninterrupted run.
+/// Both models must have the same tokens; the text is read with the student's tokenizer, or with the teacher's if the
+/// student has none. Classes are matched by name. Reports the stage `distill` in steps. With
+/// [`DistillOptions::checkpoint`] a run that was cancelled, timed out or killed can be continued; on one thread the
+/// result is, bit for bit, that of an uninterrupted run.
 ///
-/// Fails with `Unsupported` if a node of the student has no gradient (the message names it, before training), or the
-/// models have no outputs in common; with `InvalidArgument` if the vocabularies or classes differ, the text is too
-/// short, an option is invalid, or there is a checkpoint that cannot be continued; with `NotFound` if there is no
-/// tokenizer; with `Runtime` if the gradients of many steps in a row are not finite; with `Cancelled` if `watch`
-/// returns `Break`. Memory: both models, 16 bytes per weight of the student, and the activations of the student.
+/// Memory: both models, 16 bytes per weight of the student, and the activations of the student.
+///
+/// Fails with `Unsupported` if a node of the student has no gradient (the message names it, before training), if the
+/// models lack values that a part of the loss compares, for the provider TensorRT, or for a checkpoint of another
+/// version. Fails with `InvalidArgument` if the vocabularies or classes differ, if the text is too short, if an option
+/// is invalid, if there is a checkpoint without [`DistillOptions::resume`], or if the checkpoint or the teacher cache
+/// belongs to another run. Fails with `NotFound` if there is no tokenizer, with `LimitExceeded` for a line that is too
+/// long, and with `NotFound`, `Io` or `InvalidModel` if the checkpoint or the teacher cache cannot be read or written.
+/// Fails with `Runtime` if a model cannot be run, or if the gradients of 20 steps in a row are not finite. Fails with
+/// `Cancelled` if `watch` returns `Break` or the call is cancelled, and with `Timeout` if the deadline passes.
 pub fn distill(
     runtime: &'static Runtime,
     teacher: &Model,
@@ -162,7 +167,7 @@ pub fn distill(
 }
 
 /// Returns the options with the selected provider in place of `auto`: CUDA if it is available, otherwise the CPU.
-/// TensorRT would build an engine for every shape.
+/// TensorRT is not selected, because it would build an engine for every shape.
 fn placed(runtime: &'static Runtime, options: &DistillOptions) -> DistillOptions {
     let mut options = options.clone();
     // The trained student must not depend on this library's kernels.

@@ -1,7 +1,7 @@
 //! The parts of the loss, as nodes of a graph.
 //!
-//! Those of hidden states and relations are ordinary nodes behind the student, differentiated with the rest of it.
-//! Those of logits have their gradient in closed form, to avoid passes over tensors as wide as a vocabulary.
+//! The parts for hidden states and relations are ordinary nodes after those of the student, and are differentiated with
+//! them. The parts for logits have a gradient in closed form, to avoid passes over tensors as wide as a vocabulary.
 
 use super::options::{Divergence, Weights};
 use super::relations::Attention;
@@ -14,13 +14,13 @@ use crate::onnx::dtype::DataType;
 pub mod input {
     /// Logits of the teacher, in the shape of the student's logits.
     pub const LOGITS: &str = "teacher/logits";
-    /// Weight of each token for divergences: `[batch, token]`, a sum of 1 over all runs of a step; 0 for padding.
+    /// Weight of each token for divergences: `[batch, token]`, 0 for padding. The sum over all runs of a step is 1.
     pub const WEIGHTS: &str = "distill/weights";
-    /// Weight of each row: `[batch]`.
+    /// Weight of each row: `[batch]`. The sum over all runs of a step is 1.
     pub const ROWS: &str = "distill/rows";
-    /// Next token of each position: `[batch, token]`.
+    /// Next token of each position, `[batch, token]`, or class of each row, `[batch]`.
     pub const LABELS: &str = "distill/labels";
-    /// Weight of each label.
+    /// Weight of each label, in the shape of [`LABELS`]; 0 where there is no label.
     pub const LABEL_WEIGHTS: &str = "distill/label_weights";
     /// Mask, 1 for tokens, 0 for padding: `[batch, token]`.
     pub const KEEP: &str = "distill/keep";
@@ -154,10 +154,12 @@ pub struct LogitsOptions {
     pub rank: usize,
 }
 
-/// Adds divergence and cross-entropy to a tape, with their gradient, and returns their names. For `z` the student's
-/// logits, `p` its distribution at the temperature `T` and `q` the teacher's, the gradient of `T² D` is `T (p - q)` for
-/// `KL(q ‖ p)`, `T p (log p/q - KL(p ‖ q))` for the reverse, and `T/2 p (log p/m - KL(p ‖ m))` with `m = (p + q) / 2`
-/// for the mean of both; that of the cross-entropy is the distribution at temperature 1 minus 1 at the token.
+/// Adds divergence and cross-entropy to a tape, with their gradient, and returns their names.
+///
+/// Let `z` be the student's logits, `p` its distribution at the temperature `T`, and `q` the teacher's. The gradient of
+/// `T² D` with respect to `z` is `T (p - q)` for `KL(q ‖ p)`, `T p (log p/q - KL(p ‖ q))` for the reverse, and `T/2 p
+/// (log p/m - KL(p ‖ m))` with `m = (p + q) / 2` for the mean of both. The gradient of the cross-entropy is the
+/// student's distribution at temperature 1, minus 1 at the token.
 pub fn logits(t: &mut Tape, student: &str, options: &LogitsOptions) -> LogitsLoss {
     let (mut z, mut teacher) = (student.to_owned(), input::LOGITS.to_owned());
     if let Some((of_teacher, of_student)) = options.sizes {

@@ -52,7 +52,7 @@ impl Step {
     /// Returns the numbers of step `count`, which counts from 1, for gradients with the norm `norm`.
     pub fn new(options: &DistillOptions, count: u64, learning_rate: f32, norm: f64) -> Step {
         let limit = f64::from(options.max_grad_norm);
-        // The epsilon is PyTorch's.
+        // 1e-6 is the epsilon of PyTorch's `clip_grad_norm_`.
         let scale = if limit > 0.0 { (limit / (norm + 1e-6)).min(1.0) } else { 1.0 };
         let short = |beta: f32| 1.0 - f64::from(beta).powf(count as f64);
         Step {
@@ -89,7 +89,7 @@ impl Step {
         }
     }
 
-    /// Returns the decay factor of a parameter.
+    /// Returns the decay factor of a parameter; 1 if weight decay does not apply to it.
     pub fn keep(&self, decays: bool) -> f32 {
         if decays { self.keep } else { 1.0 }
     }
@@ -146,7 +146,8 @@ pub fn square_sum(gradients: &[f32]) -> f64 {
 mod tests {
     use super::*;
 
-    /// PyTorch 2.15: `AdamW([w], lr=.1, weight_decay=.1)`, gradients (.5, -1), three times.
+    /// The expected values are from PyTorch 2.15: `AdamW([w], lr=.1, weight_decay=.1)`, gradients (.5, -1), three
+    /// times.
     #[test]
     fn three_steps_are_those_of_pytorch() {
         let options = DistillOptions { weight_decay: 0.1, max_grad_norm: 0.0, ..DistillOptions::default() };

@@ -90,8 +90,8 @@ pub struct DistillOptions {
     pub epochs: u32,
     /// Number of blocks or lines per run, at least 1. Default: 4.
     pub batch_size: usize,
-    /// Number of tokens per block; longer lines are truncated. 0 selects 128, or the limit of the models if that is
-    /// less.
+    /// Number of tokens per block, at least 2; longer lines are truncated. 0 selects 128, or the limit of the models if
+    /// that is less.
     pub sequence_length: usize,
     /// Learning rate after the warm-up, above 0. Default: 5e-5.
     pub learning_rate: f32,
@@ -130,14 +130,14 @@ pub struct DistillOptions {
     pub time_limit: f64,
     /// Number of steps between validations; 0 (default) for ten validations in the run.
     pub evaluate_every: u64,
-    /// Path of a file that caches the teacher's outputs for each row, so that it runs once; `None` disables the
-    /// cache. Of logits the [`DistillOptions::teacher_top_k`] most probable are kept.
+    /// Path of a file that caches the teacher's outputs for each row, so that the teacher runs only once per row;
+    /// `None` (default) disables the cache. Of logits, the [`DistillOptions::teacher_top_k`] most probable are kept.
     #[serde(skip)]
     pub teacher_cache: Option<PathBuf>,
     /// Number of the most probable tokens or classes of each distribution in the cache, at least 1; the others are
     /// treated as equally probable. Default: 64.
     pub teacher_top_k: usize,
-    /// Path of the checkpoint, from which a stopped run can continue; `None` disables it.
+    /// Path of the checkpoint, from which a stopped run can continue; `None` (default) for no checkpoints.
     #[serde(skip)]
     pub checkpoint: Option<PathBuf>,
     /// Number of steps between checkpoints; 0 (default) for a checkpoint every ten minutes.
@@ -149,8 +149,8 @@ pub struct DistillOptions {
     /// Number of threads; 0 (default) for one per physical core.
     #[serde(skip)]
     pub threads: usize,
-    /// Execution provider of teacher and student: CPU or CUDA. On a device, weights, gradients and moments stay
-    /// there.
+    /// Execution provider of teacher and student: the CPU (default), CUDA, or `auto`, which selects CUDA if it is
+    /// available. On a device, weights, gradients and moments stay in the memory of the device.
     #[serde(skip)]
     pub execution: Execution,
 }

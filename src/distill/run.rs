@@ -65,7 +65,7 @@ impl Progress {
 
 impl Run<'_> {
     /// Trains on the text and returns the best weights. If the run fails or is stopped, and the options name a
-    /// checkpoint, it is written before the error is returned.
+    /// checkpoint, the checkpoint is written before the error is returned.
     pub fn go(mut self, call: &Call) -> Result<Outcome> {
         let mut progress = self.begin()?;
         let stop = Stop::new()?;

@@ -103,7 +103,7 @@ pub fn logits_of(model: &Model) -> Option<String> {
     model.outputs().iter().filter(float).find(|info| info.name == "logits").map(|info| info.name.clone())
 }
 
-/// Returns the pairs of model outputs followed by the pairs of layer outputs, and the number of the former.
+/// Returns the pairs of model outputs followed by the pairs of layer outputs, and the number of pairs of model outputs.
 fn hidden(teacher: &Model, student: &Model) -> (Vec<Pair>, usize) {
     let both = |rank: usize| Some(Pair { teacher: vectors(teacher, rank)?, student: vectors(student, rank)? });
     let mut pairs: Vec<Pair> = [3, 2].into_iter().filter_map(both).collect();
@@ -123,7 +123,8 @@ fn hidden(teacher: &Model, student: &Model) -> (Vec<Pair>, usize) {
     (pairs, outputs)
 }
 
-/// Returns the name of the output with a vector for each token (3 dimensions) or for each text (2).
+/// Returns the name of the output with a vector for each token (3 dimensions) or for each text (2); `None` if there is
+/// none of known width.
 fn vectors(model: &Model, rank: usize) -> Option<String> {
     let outputs = model.outputs();
     let fits = |info: &&ValueInfo| {

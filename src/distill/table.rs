@@ -47,7 +47,7 @@ pub struct Table {
     pub parameter: usize,
     ids: String,
     columns: usize,
-    /// Number of the steps in `taken` that have been applied, for each row.
+    /// Number of the steps `taken` (see [`Table::prepare`]) that have been applied, for each row.
     through: Vec<u32>,
     /// Position of the gradient of each row in `sums`, plus 1; 0 for rows without one.
     place: Vec<u32>,
@@ -90,7 +90,7 @@ impl Table {
         self.sums.clear();
     }
 
-    /// Updates rows that will be read, and reserves space for their gradients.
+    /// Brings the rows that will be read up to date with the steps `taken`, and reserves space for their gradients.
     pub fn prepare(&mut self, rows: &[usize], taken: &[Step], weights: &mut [f32], moments: &mut Moments) {
         for row in rows {
             if self.place[*row] == 0 {

@@ -72,8 +72,8 @@ impl Teacher {
         Ok((Teacher { session, feed, outputs, answers: None }, known))
     }
 
-    /// Opens the teacher cache, if the options name one. Fails with `Unsupported` if the outputs cannot be cached, and
-    /// with `InvalidArgument` if the file belongs to another run.
+    /// Opens the teacher cache, if the options name one. Fails with `Unsupported` if the width of an output is not
+    /// known, and like [`Answers::open`].
     pub fn remember(
         &mut self,
         model: &Model,

@@ -150,8 +150,8 @@ impl Voices {
     }
 }
 
-/// Returns both results as one. Of two errors, it is that of the caller's cancel or deadline, if one of them is: the
-/// other may only be a consequence, from a member that was ended.
+/// Returns the error of the results, if there is one. If both are errors, and one is due to the caller's cancel or
+/// deadline, returns this one: the other may only be its consequence.
 fn worse(a: Result<()>, b: Result<()>) -> Result<()> {
     let own = |e: &Error| matches!(e.kind(), Kind::Cancelled | Kind::Timeout);
     match (a, b) {

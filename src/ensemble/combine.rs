@@ -48,7 +48,7 @@ pub struct Combiner {
     sums: Vec<f64>,
 }
 
-/// The logits of a member, with the parameters of its distribution.
+/// The distribution of a member, with its parameters.
 #[derive(Debug, Clone, Default)]
 struct Distribution {
     probabilities: Vec<f64>,
@@ -70,7 +70,7 @@ impl Combiner {
 
     /// Returns the combination of one row of logits of each member. Longer rows are truncated to the shortest, because
     /// the rest is padding of a vocabulary. Fails with [`crate::error::Kind::Runtime`] if a member's logits are not a
-    /// distribution: one is NaN or infinite, or all are negative infinity.
+    /// distribution: one is NaN or positive infinity, or all are negative infinity.
     pub fn combine(&mut self, logits: &[&[f32]]) -> Result<Combined> {
         let size = logits.iter().map(|row| row.len()).min().unwrap_or(0);
         let rows: Vec<&[f32]> = logits.iter().map(|row| &row[..size]).collect();
@@ -177,8 +177,8 @@ impl Combiner {
         }
     }
 
-    /// Returns the uncertainty of the members about a token. `chose` returns whether it is a member's most probable
-    /// token.
+    /// Returns the uncertainty of the members about a token. `chose` receives the most probable token of a member, and
+    /// returns whether it is that token.
     pub fn uncertainty(&self, combined: &Combined, chose: impl Fn(&usize) -> bool) -> Uncertainty {
         let agreed = combined.tops.iter().zip(&self.weights).filter(|(top, _)| chose(top));
         Uncertainty {

@@ -5,8 +5,8 @@
 //! weights) converges to its only maximum. The distance of `w` from the optimum is bounded by `ln max_m 1/N Σ_n p_nm /
 //! p_n`, with `p_n` of the mixture; the search ends when that is nearly zero.
 //!
-//! For logits and products the likelihood is that of a log-linear model, also concave; there the weights follow the
-//! exponentiated gradient (Kivinen, Warmuth 1997) with a step that is doubled after each iteration that does not
+//! For logits and products the likelihood is that of a log-linear model, which is also concave. There the weights
+//! follow the exponentiated gradient (Kivinen, Warmuth 1997). Its step is doubled after each iteration that does not
 //! increase the loss, and otherwise divided by four.
 
 use super::{Ensemble, Method, name_of, place};
@@ -60,8 +60,9 @@ impl Ensemble {
     /// Members are loaded one after another. Progress stage: `fit`, in tokens, counted once per member. For the methods
     /// `logits` and `product`, fewer tokens are used if the logits would take more than 256 MiB. Fails with
     /// [`crate::error::Kind::Unsupported`] for members that do not generate text or have different vocabularies, and
-    /// for methods other than `mean`, `weighted`, `logits` and `product`; with `NotFound` if no member has a tokenizer;
-    /// with `InvalidArgument` if the text is too short; with `Runtime` if a logit is NaN.
+    /// for methods other than `mean`, `weighted`, `logits` and `product`. Fails with `NotFound` if no member has a
+    /// tokenizer, with `InvalidArgument` if the text is too short or has a token for which a member has no logit, with
+    /// `Runtime` if a logit is NaN, with `Cancelled` or `Timeout`, and if a member cannot be loaded or run.
     pub fn fit(
         &self,
         runtime: &'static Runtime,
@@ -93,7 +94,8 @@ impl Ensemble {
         Ok((self.with_weights(&report.weights)?, report))
     }
 
-    /// Reads the text with each member, and returns its probabilities. Up to `keep` bytes of its logits are kept.
+    /// Reads the text with each member, and returns the members' probabilities. About `keep` bytes of each member's
+    /// logits are kept; with 0, none are.
     fn read(
         &self,
         runtime: &'static Runtime,
@@ -162,7 +164,7 @@ impl Reading {
     }
 }
 
-/// Returns the best weights of a mean of probabilities.
+/// Returns the best weights of a mean of probabilities, as a report.
 fn mixture(readings: &[Reading]) -> FitReport {
     let (members, count) = (readings.len(), readings[0].logs.len());
     // Probabilities are relative to that of the best member, so that nothing underflows.
@@ -252,7 +254,7 @@ impl Rows<'_> {
     }
 }
 
-/// Returns the best weights of a mean of logits, or of a product.
+/// Returns the best weights of a mean of logits, or of a product, as a report.
 fn log_linear(readings: &[Reading], product: bool, threads: usize, call: &Call) -> Result<FitReport> {
     let members = readings.len();
     let count = readings.iter().map(|r| r.logs.len()).min().unwrap_or(0);

@@ -65,9 +65,10 @@ impl Ensemble {
     /// Saves a manifest into a folder, which is created if necessary, and returns the path of the manifest. The members
     /// are not copied.
     ///
-    /// Fails with [`crate::error::Kind::InvalidArgument`] if a member exists only in memory: save it first. Fails as
-    /// [`Ensemble::fuse`] if the members generate no text and cannot be fused, because loading the manifest fuses them.
-    /// Fails with [`crate::error::Kind::Io`] or another error of the file system if a file cannot be found or written.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if a member exists only in memory, because it was not loaded
+    /// from a file. Fails like [`Ensemble::fuse`] if the members generate no text and cannot be fused, because loading
+    /// the manifest fuses them. Fails with [`crate::error::Kind::Io`] or another error of the file system if a file
+    /// cannot be found or written.
     pub fn save(&self, folder: &Path) -> Result<PathBuf> {
         if self.task != Task::Generate {
             self.fuse(&Call::default())?;
@@ -116,8 +117,9 @@ impl Ensemble {
 }
 
 /// Loads an ensemble from a manifest, or from a folder with one, and returns it; `load` loads its members. Fails with
-/// [`crate::error::Kind::NotFound`] if there is no manifest, with `InvalidModel` if it is not valid or a member has
-/// another size than it says, with `Unsupported` if a member is itself an ensemble, and like [`Ensemble::new`].
+/// [`crate::error::Kind::NotFound`] if there is no manifest, with `Io` if it cannot be read, and with `InvalidModel` if
+/// it is not valid or a member has another size than it says. Fails with `Unsupported` if a member is itself an
+/// ensemble, and like `load` and [`Ensemble::new`].
 pub fn load(path: &Path, load: Loader<'_>) -> Result<Ensemble> {
     let Some(file) = find(path) else { bail!(NotFound, "{}: the folder contains no {FILE}", path.display()) };
     read(&file, load).at(|| file.display())

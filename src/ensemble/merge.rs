@@ -29,7 +29,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// The cosine above which two tensors count as parallel, and interpolation is linear.
+/// The magnitude of the cosine above which two tensors count as parallel, and interpolation is linear.
 const PARALLEL: f64 = 0.9995;
 
 choice! {
@@ -71,14 +71,18 @@ impl Default for MergeOptions {
     }
 }
 
-/// Merges models of one architecture into one, and returns it and a report. `base` is the base model of
-/// [`MergeMethod::Ties`].
+/// Merges models of one architecture into one model, and returns this model and a report. `base` is the base model of
+/// [`MergeMethod::Ties`], and `None` for the other methods.
 ///
 /// Weights that are equal in all models are unchanged. Constants that are not weights (rotary angles, scales,
-/// epsilons), tokens, classes and pooling must be equal in all of them. Reports the stage `merge` in tensors. Memory:
-/// one tensor of each model at a time. Fails with [`crate::error::Kind::InvalidArgument`] if there is only one model,
-/// if graphs or shapes differ, or options are out of range; with `LimitExceeded` for too many models; with
-/// `Unsupported` if weights that differ are not float32, float16 or bfloat16: the message names the tensor.
+/// epsilons), tokens, classes and pooling must be equal in all models. Reports the stage `merge` in tensors. Memory:
+/// one tensor of each model at a time.
+///
+/// Fails with [`crate::error::Kind::InvalidArgument`] if there is only one model, or for Slerp more than two; if `base`
+/// does not suit the method; if graphs, shapes, constants, tokens, classes or pooling differ; or if an option is out of
+/// range. Fails with `LimitExceeded` for too many models, with `Unsupported` if weights that differ are not float32,
+/// float16 or bfloat16 (the error names the tensor), with `NotFound` or `Io` if scratch storage cannot be created or
+/// written, and with `Cancelled` or `Timeout`.
 pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, call: &Call) -> Result<(Model, Report)> {
     let start = Instant::now();
     let weights = check(models, base, options)?;

@@ -1,12 +1,13 @@
 //! Ensembles: several models that are combined, or merged into one.
 //!
-//! [`Ensemble`] holds the members and the combination method, which were checked. It leads to three results:
+//! [`Ensemble`] holds members that fit together, and the method that combines their outputs. There are three ways to
+//! combine models:
 //!
 //! - [`Ensemble::generator`] generates text: members decode in step, and at every token their distributions are
 //!   combined ([`combine`]) for the sampler. `chorus` is for members with one vocabulary, `union` for different ones,
 //!   `rerank` lets each member generate and selects the best text; [`schedule`] assigns threads.
 //! - [`Ensemble::fuse`] returns one model that has the members as branches: it is saved, run, evaluated and benchmarked
-//!   like any other. Loading a manifest ([`manifest`]) returns it too.
+//!   like any other. Loading a manifest ([`manifest`]) also returns such a model.
 //! - [`mod@merge`] averages weights into one model of the size of a member.
 //!
 //! [`fit`] fits the weights of the members to a text.
@@ -60,6 +61,8 @@ choice! {
         /// For embeddings, the mean of the normalized vectors; for numbers, the mean of the numbers.
         Mean = 0, "mean";
         /// The weighted mean of the probabilities, which requires weights.
+        ///
+        /// For embeddings and numbers, the weighted mean as in [`Method::Mean`].
         Weighted = 1, "weighted";
         /// The softmax of the mean of the logits.
         Logits = 2, "logits";
@@ -67,17 +70,17 @@ choice! {
         Product = 3, "product";
         /// The maximum probability of each token.
         ///
-        /// Divided by the sum over all tokens.
+        /// Divided by the sum over all tokens. For numbers, the maximum of the numbers.
         Max = 4, "max";
         /// The median probability of each token.
         ///
-        /// Divided by the sum over all tokens.
+        /// Divided by the sum over all tokens. For numbers, the median of the numbers.
         Median = 5, "median";
         /// The sum of the weights of the members that rank the token first.
         Vote = 6, "vote";
         /// The probabilities of the first member divided by those of the second.
         ///
-        /// Only of tokens that the first considers plausible.
+        /// The result is normalized. Tokens that the first member does not consider plausible get the probability 0.
         Contrastive = 7, "contrastive";
         /// The text with the best score: each member generates texts, and all members score them.
         Rerank = 8, "rerank";
@@ -122,20 +125,23 @@ impl From<EnsembleTask> for Task {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct EnsembleOptions {
-    /// Method by which the outputs of the members are combined.
+    /// Method by which the outputs of the members are combined. Default: [`Method::Mean`].
     pub method: Method,
-    /// Weights of the members, 0 or more, which are normalized to the sum 1. Empty: equal weights.
+    /// Weights of the members, 0 or more, which are normalized to the sum 1. Empty (default): equal weights. The
+    /// methods `max`, `median` and `contrastive` use no weights.
     pub weights: Vec<f64>,
-    /// Temperatures of the members, above 0, by which their logits are divided. Empty: 1.
+    /// Temperatures of the members, at least 0.001, by which their logits are divided. Empty (default): 1.
     pub temperatures: Vec<f64>,
-    /// Whether the first member's distribution is used unchanged if all members rank the same token first.
+    /// Whether the first member's distribution is used unchanged if all members rank the same token first. Only for
+    /// text generation, and not with [`Method::Rerank`]. Default: false.
     pub gate: bool,
-    /// Whether members may have different vocabularies: the union of their best tokens is combined by text.
+    /// Whether members may have different vocabularies: the union of their best tokens is combined by text. Default:
+    /// false.
     pub allow_different_vocabularies: bool,
     /// Rerank: number of texts per member; 0 selects 1. More than one needs a sampling temperature above 0.
     pub candidates: usize,
-    /// Rerank: exponent of the number of tokens by which a text's log-probability is divided; `None` selects 1, the
-    /// mean.
+    /// Rerank: exponent of the number of tokens by which a text's log-probability is divided, from 0 to 10; `None`
+    /// selects 1, which gives the mean log-probability of a token.
     pub length_penalty: Option<f64>,
     /// Task of the members; `None` selects the task that is detected.
     pub task: Option<Task>,
@@ -176,11 +182,13 @@ pub struct Ensemble {
 impl Ensemble {
     /// Returns an ensemble of these models, after checking that they can be combined.
     ///
-    /// A member of weight 0 is omitted. Fails with [`crate::error::Kind::InvalidArgument`] if there is only one model,
-    /// if the number of weights or temperatures differs from that of models or one is out of range, if the method does
-    /// not support the members' task or number, if the members' tasks differ, if vocabularies differ and the options do
-    /// not allow it, or if classifiers have different classes (those in another order are reordered to match the
-    /// first); with `LimitExceeded` for too many members. If one member is the cause, the message names it.
+    /// A member of weight 0 is omitted. Classes in another order than those of the first member are reordered.
+    ///
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if there is only one model, if the number of weights or
+    /// temperatures differs from that of models, or if an option is out of range or does not apply to the method or
+    /// task. Fails with the same kind if the method does not support the task or the number of members, if tasks or
+    /// classes differ, or if vocabularies differ and the options do not allow it. Fails with `LimitExceeded` for too
+    /// many members or candidates. If one member is the cause, the message names it.
     pub fn new(models: Vec<Model>, options: EnsembleOptions) -> Result<Ensemble> {
         let count = models.len();
         if count < 2 {
@@ -237,7 +245,8 @@ impl Ensemble {
     }
 
     /// Returns an ensemble of the same members with other weights, one for each of [`Ensemble::members`], which are
-    /// normalized. Fails with [`crate::error::Kind::InvalidArgument`] for another number of weights or invalid ones.
+    /// normalized. Fails with [`crate::error::Kind::InvalidArgument`] for another number of weights or invalid ones,
+    /// and if the method does not use weights.
     pub fn with_weights(&self, weights: &[f64]) -> Result<Ensemble> {
         let mut options = EnsembleOptions { weights: weights.to_vec(), ..self.options.clone() };
         options.temperatures = self.members.iter().map(|member| member.temperature).collect();
@@ -251,8 +260,9 @@ impl Ensemble {
     /// Returns a generator that combines the members.
     ///
     /// Equal models are loaded once. `options.threads` are divided among the members ([`schedule`]). Fails with
-    /// [`crate::error::Kind::Unsupported`] if the members do not generate text; otherwise like
-    /// [`crate::text::Generator::new`], with the index of the member.
+    /// [`crate::error::Kind::Unsupported`] if the members do not generate text, or have different vocabularies with the
+    /// method `rerank`; otherwise like [`crate::text::Generator::new`], with the number of the member (from 1) in the
+    /// error.
     pub fn generator(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Box<dyn Rows>> {
         if self.task != Task::Generate {
             bail!(Unsupported, "the members do not generate text: their task is {:?}", self.task);
@@ -308,7 +318,8 @@ fn place(index: usize) -> String {
     format!("member {}", index + 1)
 }
 
-/// Returns the weights of `count` members, with the sum 1.
+/// Returns the weights of `count` members, with the sum 1. Fails with `InvalidArgument` if the given weights are
+/// invalid, missing, or not used by the method.
 fn weights(options: &EnsembleOptions, count: usize) -> Result<Vec<f64>> {
     let given = &options.weights;
     if given.is_empty() {
@@ -351,12 +362,13 @@ fn temperatures(options: &EnsembleOptions, count: usize) -> Result<Vec<f64>> {
     }
 }
 
-/// Returns the task that all members have. Fails if there is none.
+/// Returns the requested task, or otherwise the task that all members have. Fails with `InvalidArgument` if the members
+/// have different tasks.
 fn task(models: &[Model], asked: Option<Task>) -> Result<Task> {
     if let Some(task) = asked {
         return Ok(task);
     }
-    // Without a configuration, the graph alone determines it.
+    // Without a configuration, the graph alone determines the task.
     let of = |model: &Model| match model.card().task {
         Task::Unknown if Decoder::of(model).is_ok() => Task::Generate,
         task => task,

@@ -4,7 +4,8 @@
 //! equal members on two threads, one thread is idle for a third of the time. So some members may run *wide*, one after
 //! another with all threads, before the others share the threads, each in a *lane*.
 
-/// The gain in speed from each additional thread for the same member: measured on decoders of about 100 M parameters.
+/// The gain in speed from each additional thread for the same member, relative to the speed on one thread. It was
+/// measured on decoders of about 100 M parameters.
 const SHARE_OF_A_THREAD: f64 = 0.75;
 
 /// The assignment of members, which are identified by their index, to threads.

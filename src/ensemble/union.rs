@@ -1,11 +1,11 @@
 //! The generation of text by members with different vocabularies, which are combined by the text of their tokens
 //! ([`Union`]).
 //!
-//! At every token the best candidates of each member are combined by their bytes; each member scores all of them: by
-//! its own token with those bytes, otherwise by the token of their longest prefix. The selected candidate is appended
-//! to the text, and every member reads the text in its own tokens; if these differ from the tokens that it has read, it
-//! continues from the first difference. All end-of-text tokens are one candidate. Source: Yao et al.,
-//! "Determine-Then-Ensemble", 2024 (UniTE).
+//! At every token the best candidates of each member are combined by their bytes; each member scores all candidates.
+//! The score of a candidate is that of the member's token with the same bytes, or otherwise of its token for the
+//! longest prefix of these bytes. The selected candidate is appended to the text, and every member reads the text in
+//! its own tokens; if these differ from the tokens that it has read, it continues from the first difference. All
+//! end-of-text tokens are one candidate. Source: Yao et al., "Determine-Then-Ensemble", 2024 (UniTE).
 //!
 //! For callers, tokens have the ids of the first member's vocabulary; pieces of text without a token there get ids
 //! beyond it, in order of appearance.
@@ -76,7 +76,8 @@ struct Next {
 }
 
 impl Union {
-    /// Loads the members with their tokenizers, and returns them. Fails if a member has no tokenizer.
+    /// Loads the members with their tokenizers, and returns them. Fails with `InvalidArgument` if a member has no
+    /// tokenizer, and like [`Voices::with_tokenizers`].
     pub fn new(ensemble: &Ensemble, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Union> {
         let members = ensemble.members();
         let mut speakers = Vec::new();
@@ -106,7 +107,8 @@ impl Union {
             .ok_or_else(|| error!(InvalidArgument, "row {row} does not exist; there are {}", self.rows.len()))
     }
 
-    /// Runs the tokens of the present text in every generator.
+    /// Sets the tokens of a row in every generator to those of the present text; tokens before the first difference are
+    /// kept.
     fn catch_up(&mut self, row: usize) -> Result<()> {
         for (generator, speaker) in self.voices.generators.iter_mut().zip(&self.speakers) {
             let wanted = speaker.read(&self.rows[row])?;
@@ -269,7 +271,7 @@ impl RowTexts for Union {
     }
 
     fn open_text(&self, row: usize) -> Result<String> {
-        // The pending bytes are the beginning of one character.
+        // The pending bytes are the beginning of one character, so they become one replacement character.
         Ok(String::from_utf8_lossy(pending(&self.row(row)?.text)).into_owned())
     }
 

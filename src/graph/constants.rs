@@ -159,14 +159,14 @@ impl Matrix {
         Matrix::shaped(tensor, rows, columns)
     }
 
-    /// Returns the elements of a tensor of any shape as one row. Fails like [`Matrix::new`], for any number of
-    /// dimensions.
+    /// Returns the elements of a tensor of any shape as one row. Fails like [`Matrix::new`], except that the tensor may
+    /// have any number of dimensions.
     pub fn flat(tensor: &TensorProto) -> Result<Matrix> {
         Matrix::shaped(tensor, 1, tensor.dims.iter().product())
     }
 
-    /// Returns the elements of a tensor of any shape as `rows` × `columns`. Fails like [`Matrix::flat`], also if the
-    /// number of elements differs.
+    /// Returns the elements of a tensor of any shape as `rows` × `columns`. Fails like [`Matrix::flat`], and with
+    /// [`crate::error::Kind::InvalidModel`] if the number of elements differs.
     pub fn shaped(tensor: &TensorProto, rows: i64, columns: i64) -> Result<Matrix> {
         let dtype = tensor.dtype();
         let dtype = match dtype {
@@ -213,8 +213,8 @@ impl Matrix {
         self.dtype.bits() as usize / 8
     }
 
-    /// Reads `out.len()` elements of the row `row`, from the column `from` on, into `out`. Panics if the matrix has
-    /// fewer.
+    /// Reads `out.len()` elements of the row `row`, from the column `from` on, into `out`. Panics if the matrix ends
+    /// before them.
     pub fn read(&self, row: usize, from: usize, out: &mut [f32]) {
         let width = self.width();
         let start = (row * self.columns + from) * width;

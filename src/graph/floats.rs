@@ -42,7 +42,8 @@ pub fn to_bytes(values: &[f32], dtype: DataType) -> Vec<u8> {
     }
 }
 
-/// Returns the bytes of [`to_bytes`] in scratch storage. Fails if it cannot be written.
+/// Returns the bytes of [`to_bytes`] in scratch storage. Fails with `NotFound` or `Io` if the storage cannot be created
+/// or written.
 pub fn store(values: &[f32], dtype: DataType, scratch: &Scratch) -> Result<Bytes> {
     let bytes = to_bytes(values, dtype);
     let slot = scratch.reserve(bytes.len())?;

@@ -35,7 +35,7 @@ impl GraphProto {
 }
 
 impl NodeProto {
-    /// Returns the operator, for example `MatMul`.
+    /// Returns the name of the operator, for example `MatMul`; an empty text if the node has none.
     pub fn op(&self) -> &str {
         self.op_type.as_deref().unwrap_or("")
     }
@@ -48,7 +48,7 @@ impl NodeProto {
         }
     }
 
-    /// Returns whether the node is `op` of the default domain with its own attributes.
+    /// Returns whether the operator of the node is `op` of the default domain, and all attributes are its own.
     ///
     /// A node inside a function may take an attribute from the call ([`NodeProto::refers`]); its meaning then depends
     /// on every call, so no rule applies to it.
@@ -62,7 +62,8 @@ impl NodeProto {
         self.attribute.iter().any(|a| a.ref_attr_name.as_deref().is_some_and(|name| !name.is_empty()))
     }
 
-    /// Returns the tensor of a `Constant` node with the name of its value; `None` for other nodes.
+    /// Returns the tensor of a `Constant` node with the name of its value; `None` for other nodes, and for a `Constant`
+    /// without the attribute `value`.
     pub fn constant(&self) -> Option<(&str, &TensorProto)> {
         let tensor = self.attribute("value").filter(|_| self.is("Constant"))?.t.as_deref()?;
         Some((self.output.first()?.as_str(), tensor))

@@ -81,7 +81,8 @@ fn dotted(path: &str) -> String {
 }
 
 /// Returns the name of the bias of a node: the third input of a `Gemm`, `Conv` or `ConvTranspose`, or the other operand
-/// of the `Add` that alone reads the output of a `MatMul`. Returns `None` for other nodes, or if it is not a vector.
+/// of the `Add` that alone reads the output of a `MatMul`. Returns `None` for other nodes, or if the bias is not a
+/// constant vector.
 fn bias_of<'a>(view: &View<'a>, body: BodyId, node: usize) -> Option<&'a str> {
     let proto = view.node(body, node);
     let vector = |at: BodyId, name: &'a str| {

@@ -13,7 +13,7 @@ pub(crate) fn producer_nodes(nodes: &[NodeProto]) -> HashMap<&str, &NodeProto> {
     producers(nodes).into_iter().map(|(name, index)| (name, &nodes[index])).collect()
 }
 
-/// Returns the indices of the nodes that read each value, in order; a node that reads it twice is listed twice.
+/// Returns the indices of the nodes that read each value, in order; a node that reads a value twice is listed twice.
 pub(crate) fn consumers(nodes: &[NodeProto]) -> HashMap<&str, Vec<usize>> {
     let mut found: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, node) in nodes.iter().enumerate() {

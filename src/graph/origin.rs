@@ -19,7 +19,8 @@ pub enum Origin<'a> {
     Parameter,
     /// A sparse initializer, of which only the elements that are not zero are stored.
     Sparse,
-    /// An input of the model, a random number or a node with subgraphs, at least in part; or too many nodes to follow.
+    /// An input of the model, a random number or a node with subgraphs, on which the value depends at least in part; or
+    /// too many nodes to follow.
     Computed,
 }
 

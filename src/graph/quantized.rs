@@ -35,8 +35,8 @@ pub fn is_quantized(node: &NodeProto) -> bool {
     has_quantized_weights(node) || WEIGHTLESS.contains(&node.op())
 }
 
-/// Returns whether the constant `name` of the graph `owner` is a part of a weight in blocks that was converted from a GGUF file: its scales, zero
-/// points or offsets. The weight is a constant with the same name that ends in `.blocks`.
+/// Returns whether the constant `name` of the graph `owner` is a part of a weight in blocks that was converted from a
+/// GGUF file: its scales, zero points or offsets. The weight is a constant with the same name that ends in `.blocks`.
 pub fn belongs_to_blocks(view: &View<'_>, owner: BodyId, name: &str) -> bool {
     let whole = [".scales", ".zero_points", ".offsets"].iter().find_map(|part| name.strip_suffix(part));
     whole.is_some_and(|whole| view.constant_or_default(owner, &format!("{whole}.blocks")).is_some())

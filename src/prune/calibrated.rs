@@ -7,9 +7,9 @@
 //! channels, and each tap (position in the window) of an output channel counts as an output. SparseGPT: see
 //! [`super::sparsegpt`].
 //!
-//! Some weights are pruned by magnitude instead, and the report says so: those in branches and functions, of recurrent
-//! layers, of grouped and transposed convolutions, of more than two dimensions outside of convolutions, left operands,
-//! tables, and with SparseGPT those of all convolutions.
+//! Some weights are pruned by magnitude instead, and the report says so. These are weights in branches and functions,
+//! of recurrent layers, of grouped and transposed convolutions, and of more than two dimensions outside of
+//! convolutions; left operands; tables; and with SparseGPT the weights of all convolutions.
 
 use super::options::{Pattern, PruneMethod, PruneOptions};
 use super::targets::{Data, Target};
@@ -102,7 +102,7 @@ fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) 
 struct Seen {
     /// Norm of each input over all rows, for Wanda.
     norms: Vec<f32>,
-    /// Factor of the inverse of the sums of products of the inputs; `None` for Wanda.
+    /// Factor of the inverse of `XᵀX`, with `X` the rows of inputs; `None` for Wanda.
     factor: Option<Factor>,
 }
 
@@ -122,7 +122,7 @@ impl Seen {
         }
         let (mut squares, mut gram, mut rows) = (vec![0f64; size], Vec::new(), 0);
         for (tensor, batch) in inputs.iter().zip(run.batches) {
-            // Channels follow the batch, and the other dimensions follow them.
+            // The channels are the dimension after that of the batch; the other dimensions follow.
             let inner = if stage.data.channels { tensor.shape()[2..].iter().product::<i64>() as usize } else { 1 };
             let x = if stage.data.channels { tensor.clone() } else { batch.rows(tensor, size)? };
             rows += x.elements() / size;

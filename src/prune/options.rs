@@ -12,7 +12,7 @@ choice! {
     pub enum PruneMethod: optimize_prune_method_t = Magnitude {
         /// Sets the smallest weights to zero.
         Magnitude = 0, "magnitude";
-        /// Sets random weights to zero, which the seed determines.
+        /// Sets random weights to zero, selected with the seed.
         Random = 1, "random";
         /// Sets the weights with the smallest product of magnitude and input norm to zero.
         ///
@@ -34,9 +34,9 @@ choice! {
         L1 = 0, "l1";
         /// Sum of the squares of the weights.
         L2 = 1, "l2";
-        /// Energy that a unit contributes, by weights and by activations on calibration data.
+        /// Energy that a unit contributes: its squared weights times its mean squared activations on calibration data.
         Activation = 2, "activation";
-        /// Random score, which the seed determines.
+        /// Random score, determined by the seed.
         Random = 3, "random";
     }
 }
@@ -171,9 +171,9 @@ pub struct PruneOptions {
     /// Structured: score by which the units are ranked. Default: [`Importance::L1`].
     pub importance: Importance,
     /// Structured: number of which the number of remaining units is a multiple, if possible. 0 (default) selects it:
-    /// for the channels of 2-D convolutions 16 for groups of 32 or more and 8 for groups of 16 or more, because ONNX
-    /// Runtime's fastest layout needs multiples of 16 channels with AVX-512 and of 8 without (the choice is the same on
-    /// every machine); for all other units 16 for groups of 256 or more, 8 from 64 on; otherwise 1.
+    /// for the channels of 2-D convolutions, 16 in groups of 32 or more and 8 in groups of 16 or more; for all other
+    /// units, 16 in groups of 256 or more and 8 in groups of 64 or more; otherwise 1. ONNX Runtime's fastest layout of
+    /// images needs multiples of 16 channels with AVX-512 and of 8 without; the choice is the same on every machine.
     pub round_to: usize,
     /// Structured, with calibration: whether the weight that reads the kept units is fitted to reproduce its original
     /// output. Default: false.

@@ -142,7 +142,8 @@ impl Scores<'_> {
     }
 }
 
-/// Returns the bin that contains the element of rank `rank`, and the number of elements in all bins before it.
+/// Returns the index of the bin that contains the element of rank `rank` (from 1), and the number of elements in all
+/// bins before it.
 fn bin_of(counts: &[u64], rank: u64) -> (usize, u64) {
     let mut before = 0;
     for (bin, count) in counts.iter().enumerate() {

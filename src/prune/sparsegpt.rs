@@ -127,7 +127,7 @@ fn cheapest(values: &[f32], factor: &Factor, columns: std::ops::Range<usize>, wa
     zeroed
 }
 
-/// Adds to `chosen` the columns of a group that become zero: all except the `keep` most expensive.
+/// Replaces the content of `chosen` by the columns of a group that become zero: all except the `keep` most expensive.
 fn choose(chosen: &mut Vec<usize>, row: &[f32], factor: &Factor, group: std::ops::Range<usize>, keep: usize) {
     let count = group.len().saturating_sub(keep);
     let mut order: Vec<(f32, usize)> = group.map(|i| (cost(row[i], factor, i), i)).collect();

@@ -23,7 +23,7 @@ pub struct Writer<'t> {
 }
 
 impl<'t> Writer<'t> {
-    /// Reserves scratch storage for the new elements of a weight. Fails if there is no space.
+    /// Returns a writer with scratch storage for the new elements of a weight. Fails like [`Scratch::reserve`].
     pub fn new(target: &'t Target<'t>, scratch: &Scratch) -> Result<Writer<'t>> {
         let slot = scratch.reserve(target.elements() * target.matrix.width())?;
         Ok(Writer { target, slot, before: AtomicU64::new(0), after: AtomicU64::new(0) })
@@ -74,7 +74,7 @@ pub fn by_output(target: &Target<'_>) -> Vec<f32> {
     if inner == 1 {
         values.par_chunks_mut(PIECE).enumerate().for_each(|(n, piece)| target.matrix.read(0, n * PIECE, piece));
     } else {
-        // Tiles end at the end of the inner dimension.
+        // No tile extends beyond the inner dimension, so the last one may be smaller.
         let outer = values.par_chunks_mut(inputs * inner).enumerate();
         outer.for_each(|(o, values)| {
             values.par_chunks_mut(TILE * inputs).enumerate().for_each(|(tile, values)| {

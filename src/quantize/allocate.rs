@@ -150,8 +150,9 @@ impl Unit {
 }
 
 /// Returns the index of the selected candidate of each unit; `None` if the limit cannot be met. Starting with the
-/// smallest forms, the step that saves most loss per byte is taken next, as long as the bytes stay within their limit,
-/// or until the loss is within its limit.
+/// smallest forms, steps to larger forms are taken in descending order of the loss saved per byte. Under a limit on
+/// bytes, steps that would exceed it are skipped; under a limit on the loss, steps are taken until the loss is within
+/// it.
 pub fn allocate(units: &[Unit], limit: Limit) -> Option<Vec<usize>> {
     let mut pick = vec![0; units.len()];
     let mut bytes: u64 = units.iter().map(|u| u.candidates[0].bytes).sum();

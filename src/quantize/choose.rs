@@ -50,7 +50,7 @@ pub fn run(
         held_out = hold_out(&mut batches, fits);
     }
     if fits {
-        // The held-out batches are not counted.
+        // The report counts only the batches that are left for fitting.
         report.summary.insert("calibration_batches".into(), batches.len().into());
         work.fit = Some(Fit { runtime, batches });
     }
@@ -154,7 +154,7 @@ impl Chooser {
             |c: &super::planner::Change<'_>| (work.view.node(c.body, c.node).label().to_owned(), losses[of[c.weight]]);
         let mut all: Vec<(String, f64)> = plan.changes.iter().filter(|c| c.body == 0).map(named).collect();
         for (index, stored) in plan.stored.iter().enumerate().filter(|(_, stored)| stored.owner == 0) {
-            // A node with several such weights has the loss of the worst.
+            // A node with several stored weights has the largest of their losses.
             for (body, node) in stored.readers.iter().filter(|(body, _)| *body == 0) {
                 let (name, loss) = (work.view.node(*body, *node).label(), losses[of_stored[index]]);
                 match all.iter_mut().find(|(known, _)| known == name) {
@@ -194,7 +194,7 @@ impl Chooser {
             if target_size > 0 && small {
                 break; // The result is small enough, and a smaller one would lose more.
             }
-            // The bytes of names and shapes are known only now.
+            // The result also contains names and shapes, whose size is known only now.
             room = room.saturating_sub(bytes.saturating_sub(target_size));
             let predicted = allocate::total(&self.units, &pick).1;
             // The limit on the predicted loss is reduced by as much as this result exceeds it, and by another 10 %.
@@ -248,8 +248,8 @@ impl Chooser {
         Ok((result, nodes, loss))
     }
 
-    /// Returns the index of each unit's candidate within a limit; slow units stay float. Returns `None` if no selection
-    /// is within the limit.
+    /// Returns the index of the selected candidate of each unit, with which all units together are within a limit; slow
+    /// units stay float. Returns `None` if no selection is within the limit.
     fn pick(&self, limit: Limit) -> Option<Vec<usize>> {
         let open: Vec<usize> = (0..self.units.len()).filter(|u| !self.slow[*u]).collect();
         let floats: u64 = (0..self.units.len())

@@ -21,7 +21,7 @@ use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use crate::report::NodeReport;
 use std::collections::HashMap;
 
-/// Names of the constants that replace a weight.
+/// The constants that replace a weight: their names and types.
 struct Replacement {
     values: String,
     scales: String,

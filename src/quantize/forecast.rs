@@ -31,8 +31,8 @@ const BASE_BYTES: u64 = 40 << 20;
 /// on which sessions run the quantized products on this machine, or is `stock`. Limits of loss, size and speed are
 /// ignored, and so is calibration.
 ///
-/// Fails with `InvalidArgument` for static quantization, whose selection of nodes depends on data, and otherwise as
-/// [`super::quantize`] does.
+/// Fails with `InvalidArgument` for static quantization, whose selection of nodes depends on data, and otherwise like
+/// [`super::quantize`], except that options that need calibration data or ONNX Runtime are valid.
 pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     let start = Instant::now();
     options.check()?;

@@ -56,13 +56,18 @@ use std::time::Instant;
 /// Weights for which there is no operator with int8 or block-quantized weights are stored in few bits and converted to
 /// float when a session is created: the report says `stored int8` or `stored int4` for their nodes.
 ///
-/// Reports the stage `quantize` in weight bytes. Fails with `Unsupported` if no node could be quantized (the message
-/// counts the reasons), and with `InvalidArgument` for invalid options and those that need [`quantize_with`]: static
-/// quantization, algorithms that need calibration data, `max_quality_loss`, `target_size`, `never_slower` and
-/// `smooth_quant`. Memory: a few megabytes per thread, for any size of model.
+/// Reports the stage `quantize` in weight bytes. Memory: a few megabytes per thread, for any size of model.
 ///
-/// Dynamic quantization computes the codes of weights as `q = round(w / s)` with `s = max|w| / 127` per output channel
-/// (63 instead of 127 with a reduced range), symmetric (zero point 0). Activations are quantized at run time by ONNX
+/// Fails with `Unsupported` if no node could be quantized (the message counts the reasons), if the number of bits is
+/// not supported, or if the result would not be smaller than the GGUF file that the model was read from. Fails with
+/// `InvalidArgument` for other invalid options, for names that match nothing, and for options that need
+/// [`quantize_with`]: static quantization, algorithms that need calibration data, `max_quality_loss`, `target_size`,
+/// `never_slower` and `smooth_quant`. Fails with `NotFound` or `Io` if the temporary file cannot be created or written,
+/// and with `Cancelled` or `Timeout`.
+///
+/// Dynamic quantization computes the codes of weights as `q = round(w / s)` with `s = max|w| / 127` (63 instead of 127
+/// with a reduced range), symmetric (zero point 0). There is one scale per output channel of a product and per row of
+/// an embedding table, or one per weight without `per_channel`. Activations are quantized at run time by ONNX
 /// `DynamicQuantizeLinear` (uint8, asymmetric, per tensor).
 pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result<(Model, Report)> {
     run(None, None, model, options, call)
@@ -70,10 +75,10 @@ pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result
 
 /// Quantizes a model like [`quantize`], also with the methods that run the model.
 ///
-/// With calibration data, the codes of weights in blocks are chosen to preserve the outputs of layers on it: by GPTQ,
-/// layer by layer on the outputs of the coded layers before it, or by AWQ, as [`Algorithm`] selects; see the source for
-/// the formulas. That takes minutes where [`quantize`] takes seconds, and about twice the memory of the largest layer's
-/// activations on all of the data.
+/// With calibration data, GPTQ or AWQ (see [`Algorithm`]) chooses the codes of weights in blocks that preserve the
+/// outputs of the layers on this data. GPTQ codes one layer after the other, each on the outputs of the coded layers
+/// before it; the source has the formulas. Both take minutes where [`quantize`] takes seconds, and about twice the
+/// memory of the largest layer's activations on all of the data.
 ///
 /// Static quantization requires calibration data, on which the scales of activations are found; the stage `calibrate`
 /// comes first, in runs of the model. Memory: 32 activations of a batch. `smooth_quant` uses the data if there is any,
@@ -87,7 +92,9 @@ pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result
 ///
 /// `never_slower` compares the speed of original and result (stage `speed`, in comparisons).
 ///
-/// Fails like [`quantize`], and with `GateNotMet` if no result meets the limits of the options.
+/// Fails like [`quantize`], with `GateNotMet` if no result meets the limits of the options, with `InvalidArgument` or
+/// `NotFound` for calibration data that does not fit the model or that the options do not use, and if the model cannot
+/// be run.
 pub fn quantize_with(
     runtime: &'static Runtime,
     model: &Model,

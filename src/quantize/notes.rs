@@ -7,7 +7,8 @@ use crate::model::Model;
 use crate::report::NodeReport;
 use std::collections::BTreeMap;
 
-/// Returns a note on optional inputs of the original that were removed with their default values.
+/// Returns a note on optional inputs of the original that were removed with their default values; `None` if there are
+/// none.
 pub fn gone(model: &Model, result: &Model) -> Option<String> {
     note(&optional(model, |name| !takes(result, name)), |names, plural| match plural {
         false => format!("the optional input {names} was removed: its default value is part of the result"),
@@ -15,8 +16,8 @@ pub fn gone(model: &Model, result: &Model) -> Option<String> {
     })
 }
 
-/// Returns a note on optional inputs that a result of static quantization kept: the ranges of its activations were
-/// observed with their default values.
+/// Returns a note on optional inputs that a result of static quantization kept, because the ranges of its activations
+/// were observed with the default values of these inputs; `None` if there are none.
 pub fn calibrated_with_defaults(model: &Model, result: &Model) -> Option<String> {
     note(&optional(model, |name| takes(result, name)), |names, plural| {
         let (input, value) = match plural {
@@ -30,7 +31,8 @@ pub fn calibrated_with_defaults(model: &Model, result: &Model) -> Option<String>
     })
 }
 
-/// Returns a warning on weights that had at most the requested bits before; `bits` are those of each tensor.
+/// Returns a warning on tensors of a GGUF file that already had at most `requested` bits; `None` if there are none.
+/// `bits` has the number of bits of each tensor.
 pub fn coded_twice(bits: &[u32], requested: u32) -> Option<String> {
     let few = bits.iter().filter(|bits| **bits <= requested).count();
     (few > 0).then(|| {

@@ -38,7 +38,7 @@ choice! {
         /// Like [`Algorithm::Rtn`], with zero points that minimize a norm in which a few large errors cost less than in
         /// the squared error.
         Hqq = 2, "hqq";
-        /// Compensation of the error of each weight in the following ones; needs calibration data.
+        /// Rounding that compensates the error of each weight in the following weights; needs calibration data.
         Gptq = 3, "gptq";
         /// Scaling of inputs by the magnitude of activations, then RTN; needs calibration data.
         Awq = 4, "awq";
@@ -225,7 +225,8 @@ impl QuantizeOptions {
         Ok(())
     }
 
-    /// Returns whether these options require ONNX Runtime to run the model.
+    /// Returns whether `smooth_quant` or a limit on loss, size or speed requires ONNX Runtime. Static quantization and
+    /// calibration data require it too, but are not considered here.
     pub fn needs_runtime(&self) -> bool {
         self.max_quality_loss > 0.0 || self.target_size > 0 || self.never_slower || self.smooth_quant > 0.0
     }

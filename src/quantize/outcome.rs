@@ -7,8 +7,8 @@ use crate::graph::View;
 use crate::model::{Format, Model};
 use crate::report::{NodeReport, Report, count_reasons};
 
-/// Adds the numbers of quantized and other nodes to the report. Fails as [`nothing`] if no node of `model` was
-/// quantized.
+/// Adds the numbers of quantized and other nodes to the report. Fails with the error of [`nothing`] if no node of
+/// `model` was quantized.
 pub fn count(report: &mut Report, nodes: &[NodeReport], options: &QuantizeOptions, model: &Model) -> Result<()> {
     let with = |action: &str| nodes.iter().filter(|n| n.action == action).count();
     let (quantized, left) = (with(QUANTIZED), with(LEFT));
@@ -25,7 +25,7 @@ pub fn count(report: &mut Report, nodes: &[NodeReport], options: &QuantizeOption
     Ok(())
 }
 
-/// Reasons of nodes that stay float because of a limit on quality, size or speed.
+/// The texts that occur in the reasons of nodes that stay float because of a limit on quality, size or speed.
 const LIMITS: [&str; 3] = ["max_quality_loss", "target_size", "not faster"];
 
 /// Returns the error if no node was quantized: [`Kind::GateNotMet`] if a limit left a node float, otherwise
@@ -70,7 +70,8 @@ pub fn reasons(nodes: &[NodeReport]) -> String {
 }
 
 /// Returns the end of the message if nothing was quantized, which suggests what to try. It is empty if a node was
-/// excluded by the options, is already quantized, or stays float because of a limit.
+/// excluded by the options, is already quantized, or stays float because of a limit, and if there is nothing to
+/// suggest.
 fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
     let settled = ["already quantized", "excluded", "not included"];
     if nodes.iter().any(|n| settled.iter().chain(&LIMITS).any(|reason| n.reason.contains(reason))) {
@@ -82,7 +83,7 @@ fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
     if small && most > 1 {
         ways.push(format!("a min_elements below {most} includes smaller weights"));
     }
-    // Neither of these techniques applies to weights that are not constants.
+    // Neither static quantization nor pruning applies to weights that are not constants.
     let variable = ["computed", "parameter", "sparse"];
     if nodes.is_empty() || nodes.iter().any(|node| variable.iter().all(|reason| !node.reason.contains(reason))) {
         let integers =

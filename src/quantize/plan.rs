@@ -99,7 +99,7 @@ pub struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Returns the size in bytes of the float weights that will be read; weights that are read twice are counted once.
+    /// Returns the size in bytes of the float weights of the plan. A weight that several nodes share is counted once.
     pub fn weight_bytes(&self) -> u64 {
         let stored = self.stored.iter().map(Stored::bytes);
         self.weights.iter().map(|w| (w.matrix.elements() * w.matrix.width()) as u64).chain(stored).sum()

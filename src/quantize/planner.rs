@@ -189,8 +189,8 @@ impl<'a> Planner<'_, 'a> {
         Ok(if node.is("Gemm") { Form::BlockGemm } else { Form::BlockMatMul })
     }
 
-    /// Fails with a reason for a node of another operator with a large enough weight, because users expect it in the
-    /// report.
+    /// Fails with a reason for a node of another operator that is already quantized or has a large enough weight,
+    /// because users expect such a node in the report.
     fn other(&self, body: BodyId, node: &NodeProto) -> Judged<()> {
         let worth = |t: &TensorProto| {
             is_float(t) && t.dims.len() >= 2 && element_count(&t.dims).unwrap_or(0) >= self.options.min_elements

@@ -125,7 +125,8 @@ const FLOAT: i32 = DataType::Float32 as i32;
 
 /// Methods that the rewriters add to a builder of nodes.
 impl NodeBuilder {
-    /// Adds the last node of a change: `op` produces the node's own output, through a `Cast` if it is not float32.
+    /// Adds the last node of a change, which produces the first output of `of`: the operator `op`, followed by a `Cast`
+    /// if `dtype` is not float32.
     pub fn last(&mut self, of: &NodeProto, op: &str, inputs: &[&str], dtype: i32) {
         if dtype == FLOAT {
             self.at(of).push(op, inputs, &[&of.output[0]]);

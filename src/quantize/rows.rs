@@ -4,8 +4,8 @@ use super::plan::Channel;
 use super::plan::Weight;
 use crate::graph::constants::Matrix;
 
-/// The rows of a weight in the direction of its blocks, each of which is part of one row. There is a row for each
-/// output of a product, or for each row of a table.
+/// The rows of a weight along which its blocks lie: each block is a part of one row. The weight of a product has one
+/// row per output, and a table has its own rows.
 #[derive(Clone, Copy)]
 pub struct Rows<'w> {
     matrix: &'w Matrix,

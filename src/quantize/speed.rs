@@ -13,8 +13,9 @@ use crate::model::{Model, Task};
 use crate::runtime::{Runtime, SessionOptions};
 use std::collections::BTreeMap;
 
-/// The maximum number of trials. A kind is the products of one shape, or the tables of one shape. All kinds but the
-/// last are tried one by one, those with most elements first; the last trial is for all remaining kinds together.
+/// The maximum number of kinds of weights: the products of one shape are a kind, and the tables of one shape are
+/// another. Kinds are tried one by one, those with most elements first. If there are more kinds, the remaining ones
+/// count as one, which is tried last.
 const KINDS: usize = 8;
 /// The maximum duration of one timed comparison in seconds.
 const SECONDS: f64 = 1.5;

@@ -1,8 +1,8 @@
 //! Measurement of the loss of a result, and of each weight alone.
 //!
 //! [`Judge`] holds inputs and the outputs of the original. [`Trial`] is a model in which a switch selects for each unit
-//! of weights whether the nodes of the main graph that read them run quantized or as in the original, so that any
-//! combination runs in one session.
+//! of weights whether the nodes of the main graph that read them run quantized or as in the original. So any
+//! combination of units runs in one session.
 
 use super::rewrite::Switches;
 use super::{Run, WeightForm, Work, dynamic, stored, weight_only, weights};
@@ -43,8 +43,9 @@ struct Reference {
 }
 
 impl Judge {
-    /// Runs the original on the batches, and returns its outputs with the inputs. Fails with `Unsupported` if the model
-    /// has no float output, and with `InvalidArgument` if there are no batches.
+    /// Runs the original on the batches, and returns the batches with the outputs of the original. Fails with
+    /// `Unsupported` if the model has no float output, with `InvalidArgument` if there are no batches or an output has
+    /// no finite value, and if the model cannot be loaded or run.
     pub fn new(runtime: &'static Runtime, run: &Run<'_>, batches: Vec<Batch>) -> Result<Judge> {
         let floats = |info: &crate::model::ValueInfo| {
             matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16))
@@ -101,9 +102,10 @@ impl Judge {
         self.cases.len()
     }
 
-    /// Returns the largest loss of an output: the mean over its rows of the KL divergence from the original in nats for
-    /// logits, of 1 - cosine for other outputs. Fails if the model cannot be loaded or run, and with `Internal` if an
-    /// output has another shape.
+    /// Returns the loss of the output with the largest loss. For logits, the loss is the mean over the rows of the KL
+    /// divergence from the original in nats; for other outputs, the mean of 1 - cosine. Rows of one element are taken
+    /// together as one row. Fails if the model cannot be loaded or run, and with `Internal` if an output has another
+    /// shape.
     pub fn loss(&self, model: &Model, run: &Run<'_>) -> Result<f64> {
         let session = self.session(model, run)?;
         self.mean(&session, None, self.cases.len(), &Stop::new()?)
@@ -145,7 +147,7 @@ impl Judge {
     fn rows(&self, case: &Case, reference: &Reference, result: &Tensor) -> Result<(f64, usize)> {
         let (before, after) = (reference.tensor.as_slice::<f32>()?, result.as_slice::<f32>()?);
         let kept = |row: usize, values: &[f32]| {
-            // A row of the original without a finite value shows nothing.
+            // Nothing can be compared with a row of the original that has no finite value.
             is_kept(case.batch.mask.as_ref(), &reference.tensor, row) && values.iter().any(|value| value.is_finite())
         };
         let one = |(row, (a, b)): (usize, (&[f32], &[f32]))| {

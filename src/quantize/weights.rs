@@ -137,8 +137,8 @@ fn round(value: f32, limit: f32) -> u8 {
 /// must stay below 2^30, half of 32 bits: the other half is for a bias.
 const MAGNITUDES: f64 = (1i64 << 30) as f64 / 255.0;
 
-/// Increases the scales of channels whose sums of products could exceed 32 bits: those of many weights of one sign
-/// (means and counts over tens of thousands). Their codes become smaller; nothing else changes.
+/// Increases the scales of channels whose sums of products could exceed 32 bits, such as a mean over tens of thousands
+/// of inputs. The codes of these channels become smaller; nothing else changes.
 ///
 /// If each row is a channel, its sum is along the row; if each column is one, along the column. With a single scale
 /// both are checked.

@@ -42,7 +42,8 @@ impl Nodes {
         self.scalar(value as f32)
     }
 
-    /// Adds a `Cast` of `value` to float32 and returns the name of its output.
+    /// Returns the name of `value` in float32: `value` itself if it has this type, otherwise the output of a new
+    /// `Cast`.
     pub fn float(&mut self, value: &str, dtype: Option<DataType>) -> String {
         match dtype {
             Some(DataType::Float32) => value.to_owned(),

@@ -60,8 +60,8 @@ impl Branch {
 
 impl Join {
     /// Returns the members' graphs as one, whose outputs are not combined yet. Fails with `Unsupported` if the members
-    /// have different kinds of caches, with `InvalidArgument` if their inputs differ, and with `Cancelled` or
-    /// `Timeout`.
+    /// have different kinds of caches or an opset that cannot be converted, with `InvalidArgument` if their inputs
+    /// differ, and with `Cancelled` or `Timeout`.
     pub fn new(ensemble: &Ensemble, call: &Call) -> Result<Join> {
         let members = ensemble.members();
         let decoders = decoders(ensemble)?;
@@ -178,6 +178,8 @@ impl Join {
     }
 
     /// Returns the name in the graph of a member's input, which is that of the first member's input with the same role.
+    /// Fails with `InvalidArgument` if the first member has no such input; an input of a decoder keeps its own name
+    /// instead.
     fn common_name(
         &self,
         index: usize,

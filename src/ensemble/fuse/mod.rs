@@ -27,9 +27,10 @@ impl Ensemble {
     /// Returns one model that consists of the members, and a report.
     ///
     /// Weights that several members have are stored once. Reports the stage `fuse` in members. Fails with
-    /// [`crate::error::Kind::Unsupported`] if the members cannot be fused: different vocabularies, different kinds of
-    /// caches, an opset that cannot be converted, the method `rerank`; with `InvalidArgument` if their inputs or
-    /// outputs do not match. The message names the member.
+    /// [`crate::error::Kind::Unsupported`] if the members cannot be fused, because of different vocabularies, different
+    /// kinds of caches, an opset that cannot be converted, outputs that are not float, or the method `rerank`. Fails
+    /// with `InvalidArgument` if their inputs or outputs do not match, and with `Cancelled` or `Timeout`. If one member
+    /// is the cause, the error names it.
     pub fn fuse(&self, call: &Call) -> Result<(Model, Report)> {
         let start = Instant::now();
         if let super::Vocabularies::Different(how) = &self.vocabularies {

@@ -28,7 +28,8 @@ fn a_member_of_weight_zero_takes_no_part() {
         let both = Ensemble::new(vec![first.clone(), ruled_out.clone()], options).unwrap();
         let got = run(&both.with_weights(&[1.0, 0.0]).unwrap().fuse(&Call::default()).unwrap().0);
         for row in [0, 5] {
-            // The product of the members has one power of the first for each member.
+            // A weighted product is `softmax(M Σ w ln p)`: with two members of the weights 1 and 0, the normalized
+            // square of the first member's distribution.
             let expected = reference(method, &[rows[row..row + 5].to_vec()], &[weight], &[1.0]);
             assert!(farthest(&got[row..row + 5], &expected) < 1e-6, "{method:?}: {got:?}");
         }
@@ -61,7 +62,7 @@ fn outputs_of_other_sizes_are_refused_and_others_named() {
         let options = EnsembleOptions { task: Some(Task::Unknown), ..EnsembleOptions::default() };
         Ensemble::new(models.to_vec(), options).unwrap().fuse(&Call::default())
     };
-    // A size of 1 would be repeated.
+    // Without a check, a size of 1 would be broadcast.
     for outputs in [1, 4] {
         let e = fuse([matrix(1.0, "y", 3), matrix(1.0, "y", outputs)]).err().unwrap();
         let text = format!("dimension 1 of output \"y\" is {outputs}, but that of member 1 is 3");

@@ -28,8 +28,9 @@ struct Weight {
 /// there are any, unused nodes and initializers are removed. Nodes whose blocks or scales do not follow from constants,
 /// or have an unsupported layout, stay unchanged.
 ///
-/// The weights are written to scratch storage in the system's temporary folder; fails if that is not possible, or with
-/// [`crate::error::Kind::InvalidModel`] if such a node lacks an input or an output.
+/// The weights are written to scratch storage in the system's temporary folder. Fails with `NotFound` or `Io` if that
+/// is not possible, and with [`crate::error::Kind::InvalidModel`] if a node with block-quantized weights lacks an input
+/// or an output.
 pub fn dequantize(proto: &mut ModelProto) -> Result<usize> {
     Ok(of_operators(proto)? + steps::expand(proto)?)
 }

@@ -71,8 +71,8 @@ impl Lowering {
     }
 }
 
-/// Adds the sum of the powers of each window of an `LpPool`. Returns the names of the sum and of the exponent `1 / p`,
-/// to whose power the sum is the output. Fails with `Unsupported` for dilations.
+/// Adds the sum of the powers of each window of an `LpPool`. Returns the names of the sum and of the exponent `1 / p`.
+/// The output of the pool is the sum to the power of this exponent. Fails with `Unsupported` for dilations.
 fn power_pool(w: &mut NodeBuilder, node: &NodeProto, x: &str) -> Result<(String, String)> {
     if node.attribute("dilations").is_some_and(|a| a.ints.iter().any(|step| *step != 1)) {
         bail!(Unsupported, "an LpPool with dilations is not supported");

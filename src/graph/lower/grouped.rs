@@ -193,7 +193,8 @@ fn rows_behind(w: &mut NodeBuilder, node: &NodeProto, form: &Form) -> Rows {
 }
 
 /// Adds the index of each column of the updated cache in the concatenation of the past (`room` columns) and the new
-/// tokens, and returns its name: a column before `before` is that of the past; from `before` on, it is a new token.
+/// tokens, and returns its name. A column before `before` is that of the past; from `before` on, columns are new
+/// tokens.
 fn picks(w: &mut NodeBuilder, [columns, before, room, new]: [&str; 4], few: i64) -> String {
     let one = w.ints(&[1]);
     let is_old = w.op("Less", &[columns, before]);

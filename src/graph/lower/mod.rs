@@ -1,8 +1,8 @@
 //! Lowering of fused operators to simpler ones, one file per family.
 //!
-//! [`lower`] produces operators that have gradients, and needs the types of the values for some of them ([`by_shape`]).
-//! [`lower_grouped`] and [`lower_each`] produce standard operators, for parsers that support no others. The lowering of
-//! `GroupQueryAttention` is shared.
+//! [`lower`] produces operators that have gradients. To lower some operators ([`by_shape`]), it needs the types of the
+//! values. [`lower_grouped`] and [`lower_each`] produce standard operators, for parsers that support no others. The
+//! lowering of `GroupQueryAttention` is shared.
 
 mod activation;
 mod attention;
@@ -124,8 +124,8 @@ struct Lowering {
 }
 
 impl Lowering {
-    /// Lowers a node, and returns whether its operator can be lowered. Fails with `Unsupported` if it can, but not with
-    /// the attributes, inputs or shapes of this node.
+    /// Lowers a node, and returns whether its operator can be lowered. Fails with `Unsupported` if the operator can be
+    /// lowered, but not with the attributes, inputs or shapes of this node.
     fn apart(&mut self, graph: &GraphProto, node: &NodeProto) -> Result<bool> {
         let op = node.op();
         match (node.domain.as_deref().unwrap_or(""), op) {

@@ -11,7 +11,7 @@ impl Lowering {
         match node.op() {
             "InstanceNormalization" => self.groups(node, None)?,
             "GroupNormalization" => self.groups(node, Some(node.int("num_groups", 1)))?,
-            // Under this name, ONNX Runtime has an older version of the same operator.
+            // ONNX Runtime has an older version of this operator, named `SimplifiedLayerNormalization`.
             "RMSNormalization" => {
                 let mut attributes = node.attribute.clone();
                 attributes.retain(|a| a.name.as_deref() != Some("stash_type"));

@@ -44,7 +44,8 @@ impl Lowering {
             tables.push(self.w.op("Unsqueeze", &[&rows, &heads]));
         }
         let Ok(tables) = <[String; 2]>::try_from(tables) else { bail!(Internal, "two tables") };
-        // Width of the rotated part; elements beyond it are unchanged.
+        // Size of a head. If only a part of the head may be rotated, the exact size is not needed, because the
+        // unchanged rest is sliced up to the end.
         let whole = if node.int("rotary_embedding_dim", 0) == 0 { 2 * half } else { i64::MAX };
         let rotated = self.w.rotate(&apart, &tables, (whole, 2 * half), node.int("interleaved", 0) != 0);
         if rank == 4 {

@@ -107,7 +107,7 @@ impl Lowering {
             self.w.op("Sub", &[&scaled, &half])
         };
         if reading.reflect {
-            // -1 and 1 are the centers of the outer elements, or their edges.
+            // With `align_corners`, -1 and 1 are the centers of the outer elements, otherwise their outer edges.
             let (least, span) = match reading.align {
                 true => (self.w.scalar(0.0), last.clone()),
                 false => (self.w.scalar(-0.5), size.to_owned()),

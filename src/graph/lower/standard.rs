@@ -99,7 +99,8 @@ impl NodeBuilder {
         Some(())
     }
 
-    /// Adds `norm(x + skip + bias)`; the sum is the fourth output if it is used.
+    /// Adds `norm(x + skip + bias)`; the sum is the fourth output if it is used. Returns `None` if an input is missing,
+    /// or if the mean or deviation is an output.
     fn skip_norm(&mut self, original: &NodeProto, x: &str, y: &str) -> Option<()> {
         if [1, 2].iter().any(|i| original.output.get(*i).is_some_and(|o| !o.is_empty())) {
             return None;

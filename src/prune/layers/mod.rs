@@ -57,7 +57,8 @@ impl Dropped {
 
 /// Removes the layers `options.layers`, or as many as `options.drop_layers`, and returns the new model and the removed
 /// layers. The original is unchanged. Fails with `InvalidArgument` if a layer does not exist or all would be removed,
-/// and with `Unsupported` if the layers cannot be distinguished or removed.
+/// with `Unsupported` if the layers cannot be distinguished or removed, with `Cancelled` or `Timeout`, and if the model
+/// cannot be run on `data`.
 pub fn drop(model: &Model, options: &PruneOptions, data: Option<Data<'_>>, call: &Call) -> Result<(Model, Dropped)> {
     let decoder = Decoder::of(model).ok();
     let pairs = decoder.iter().flat_map(|decoder| &decoder.cache);
@@ -113,8 +114,8 @@ fn spread(count: usize, wanted: usize) -> Vec<usize> {
     (0..wanted).map(|nth| from + (2 * nth + 1) * (to - from) / (2 * wanted)).collect()
 }
 
-/// Returns `1 - cosine` between input and output of each layer, as mean over all tokens; infinity for a layer with an
-/// unknown output, so that it is the last to be removed.
+/// Returns the mean over all tokens of `1 - cosine` between input and output, for each layer. It is infinity for a
+/// layer with an unknown output, which is therefore the last to be removed.
 fn influence(run: &Run<'_>, model: &Model, found: &Layers) -> Result<Vec<f64>> {
     let ends = found.layers.iter().filter_map(|layer| layer.output.as_deref());
     let asked: Vec<&str> = found.layers.iter().map(|layer| layer.input.as_str()).chain(ends).collect();

@@ -23,7 +23,7 @@ pub struct Value<'m> {
     pub dims: Vec<Dim>,
     /// Axes of the value, one per dimension.
     pub axes: Vec<Axis>,
-    /// Elements of the value, if it is small, of integers and follows from shapes.
+    /// Elements of the value, if they are few integers that are computed from shapes and constants; `None` otherwise.
     pub ints: Option<Vec<Int>>,
     /// Name of the constant whose elements the value has, if it is computed by nodes that only move or cast them.
     pub constant: Option<&'m str>,
@@ -74,7 +74,7 @@ pub enum Follow<'m> {
     Numbers { node: u32, input: usize, ints: Vec<Int> },
     /// An integer attribute that is the size of an axis divided by `per`.
     Attribute { node: u32, name: &'static str, axis: AxisId, per: i64 },
-    /// A value whose declared shape contains the sizes.
+    /// A model input or output whose declared shape contains sizes of axes.
     #[allow(missing_docs)]
     Declared { value: &'m str },
 }
@@ -198,8 +198,8 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Adds a constant with its name. Every axis of a float constant can be cut, unless the constant is `overridable`:
-    /// a caller may give it another value.
+    /// Adds a constant with its name. Every axis of a float constant can be cut, unless the constant is `overridable`,
+    /// which means that a caller may give it another value.
     pub fn constant(&mut self, name: &'m str, tensor: &'m TensorProto, overridable: bool) {
         let dims: Vec<Dim> = tensor.dims.iter().map(|size| [*size; 2]).collect();
         let dtype = tensor.dtype();
@@ -290,7 +290,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Records the reason why the weights of the current node cannot be cut, although its outputs are known.
+    /// Blocks all values that the current node reads, and records the reason. Its outputs are not blocked.
     pub fn refuse(&mut self, node: &'m NodeProto, text: &'static str) {
         let reason = self.reason(text);
         self.verdicts.push((self.at, reason));
@@ -303,7 +303,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Blocks the outputs of the model, except the cache of a decoder.
+    /// Blocks the axes of the model's outputs, except the heads of a decoder's cache.
     fn outputs(&mut self) {
         let reason = Reason::new(None, "the axis belongs to an output of the model");
         for output in &self.graph.output {
@@ -359,7 +359,7 @@ impl<'m> Analysis<'m> {
     }
 
     /// Returns the integers that are the attribute `name` of a node in older opsets, and its input `index` in newer
-    /// ones; `None` if it has neither. Fails if they could not be followed.
+    /// ones; `None` if it has neither. Fails if the elements of the input are not known.
     pub fn list(&self, node: &'m NodeProto, name: &str, index: usize) -> Judged<Option<Vec<Int>>> {
         if let Some(attribute) = node.attribute(name) {
             return Ok(Some(attribute.ints.iter().map(|v| Int::constant([*v; 2])).collect()));

@@ -66,8 +66,8 @@ pub struct Axes {
 }
 
 impl Axes {
-    /// Adds an axis, with each element in a class of its own, and returns it. Axes of open size, below 2 or too large
-    /// are fixed.
+    /// Adds an axis, with each element in a class of its own, and returns it. An axis whose size is open, below 2 or
+    /// too large is fixed.
     pub fn add(&mut self, dim: Dim, node: Option<u32>) -> Axis {
         let fixed = |text| Axis::Fixed(Reason::new(node, text));
         if !is_fixed(dim) {
@@ -99,7 +99,8 @@ impl Axes {
         self.spans[axis as usize].1 as usize
     }
 
-    /// Returns the class of an element, which the index of its first element identifies.
+    /// Returns the class of an element. A class is identified by the smallest of its elements, which are numbered over
+    /// all axes.
     pub fn class(&mut self, axis: AxisId, index: usize) -> u32 {
         let mut at = self.spans[axis as usize].0 + index as u32;
         while self.parent[at as usize] != at {
@@ -201,7 +202,7 @@ impl Kept {
         }
     }
 
-    /// Returns the number of kept elements of an axis, if not all are kept.
+    /// Returns the number of kept elements of an axis; `None` if all are kept.
     pub fn size(&self, axis: AxisId) -> Option<i64> {
         self.by_axis[axis as usize].as_ref().map(|kept| kept.len() as i64)
     }
@@ -217,7 +218,8 @@ pub struct Int {
     steps: u32,
 }
 
-/// The maximum number of operations for an integer: a chain of `x + x` takes 2^n of them.
+/// The maximum number of operations that compute an integer. Without a limit, n nodes that each compute `x + x` would
+/// lead to 2^n operations.
 const STEPS: u32 = 1000;
 
 #[derive(Clone)]
@@ -267,7 +269,8 @@ impl Int {
     }
 
     /// Returns the product of those factors that depend on axes, first with the current sizes, then with those that
-    /// `size` returns. `None` if the integer is not a product.
+    /// `size` returns. Returns `None` if the integer is neither a product nor a size nor a constant, or if a product
+    /// overflows.
     pub fn factors(&self, size: &dyn Fn(AxisId) -> Option<i64>) -> Option<(i64, i64)> {
         match &self.from {
             From::Constant => Some((1, 1)),

@@ -71,7 +71,7 @@ impl<'a, 'm> Follower<'a, 'm> {
             nodes.push(node);
         }
         self.graph.node = nodes;
-        // Nodes whose output is no longer read are removed.
+        // Nodes are removed only if their outputs were read before the cut: nodes that nothing read stay in the model.
         eliminate(self.graph, Policy::Named(&read_values(self.analysis.graph)));
         Ok(())
     }
@@ -149,7 +149,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         (self.analysis.dtype_of(name).map(DataType::to_onnx), dims.unwrap_or_else(|| vec![count as i64]))
     }
 
-    /// Changes elements of an integer input of a node.
+    /// Changes elements of an integer input of a node; elements for which `changes` has `None` stay the same.
     fn change(&mut self, node: usize, input: usize, changes: &[Option<i64>]) -> Result<()> {
         if changes.iter().all(Option::is_none) {
             return Ok(());
@@ -172,7 +172,8 @@ impl<'a, 'm> Follower<'a, 'm> {
         Ok(())
     }
 
-    /// Returns the value `name` with some elements changed, computed before node `at`.
+    /// Returns the name of the value `name` with some elements changed. The nodes that compute it are inserted before
+    /// node `at`.
     fn changed(&mut self, at: usize, name: &'m str, changes: &[Option<i64>]) -> String {
         if changes.iter().all(Option::is_none) {
             return name.to_owned();

@@ -32,7 +32,9 @@ pub fn size(plan: &Plan, bytes: u64) -> Result<Plan> {
 }
 
 /// Returns the plan with the smallest sparsity among those measured in a bisection of [`RACES`] steps whose model has a
-/// speed-up of at least `speedup`. Fails with `GateNotMet` if a sparsity of [`MOST`] is not enough.
+/// speed-up of at least `speedup`. Opens ONNX Runtime if `runtime` is `None`. Fails with `GateNotMet` if a sparsity of
+/// [`MOST`] is not enough, with `RuntimeMissing` if ONNX Runtime is not found, with `Cancelled` or `Timeout`, and if a
+/// model cannot be run.
 pub fn speed(plan: &Plan, speedup: f64, runtime: Option<&'static Runtime>, call: &Call) -> Result<Plan> {
     let runtime = runtime.map_or_else(|| Runtime::open(None), Ok)?;
     let races = Races::new(runtime, plan, call)?;
@@ -99,7 +101,7 @@ impl Races {
     fn run(&self, original: &Model, result: &Model, call: &Call) -> Result<f64> {
         let subject = |model: &Model| Subject::new(self.runtime, model, &self.session, call);
         let mut pair = Pair::new(subject(original)?, subject(result)?);
-        // If heads were removed, the cache inputs of the two models have different sizes.
+        // If heads were removed, `Subject::run` adapts the cache inputs of the original to the result.
         Ok(race(&mut pair, &self.inputs, &self.options, &self.session, call)?.median)
     }
 }

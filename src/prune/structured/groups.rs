@@ -28,7 +28,7 @@ pub struct Group {
 /// The units that can be removed, and for each producer the reason why its other outputs cannot.
 pub struct Groups {
     pub groups: Vec<Group>,
-    /// First reason and number of the blocked elements, for each producer.
+    /// First reason and number of the blocked elements, for each producer; `None` if no element is blocked.
     pub held: Vec<Option<(Reason, usize)>>,
 }
 

@@ -26,8 +26,8 @@ pub struct Known {
 }
 
 impl Known {
-    /// Returns the facts that the rules need, as far as ONNX Runtime can infer them. If `runtime` is `None`, one is
-    /// opened only if it is needed, and a missing one is not an error.
+    /// Returns the facts that the rules need, as far as ONNX Runtime can infer them. If `runtime` is `None`, ONNX
+    /// Runtime is opened only if it is needed; if it is not found, fewer facts are known.
     pub fn of(model: &Model, runtime: Option<&'static Runtime>) -> Known {
         let mut known = Known::default();
         let Ok(first) = Analysis::new(model, &known) else { return known };

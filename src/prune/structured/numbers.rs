@@ -2,7 +2,7 @@
 //!
 //! A graph computes shapes with the sizes of axes, and those must be updated after a cut. Other numbers must not
 //! change: a model without some units equals the whole model with zeros in their place, in which every number is what
-//! it was. So an integer that is used otherwise than in a shape or in computations of integers is replaced by its old
+//! it was. So an integer that is used for anything but shapes and computations of integers is replaced by its old
 //! value. Where it also depends on the inputs of a run, the axes it depends on are blocked.
 
 use super::analysis::{Analysis, Follow};
@@ -24,8 +24,8 @@ fn carries(node: &NodeProto, input: usize) -> bool {
 }
 
 impl<'m> Analysis<'m> {
-    /// Records the requirement of each integer input of the current node. The node itself has recorded the updates from
-    /// index `first` on.
+    /// Records the integer inputs of the current node that must keep their values. The rule of the node has already
+    /// recorded its updates in [`Analysis::follows`], from index `first` on.
     pub(super) fn numbers(&mut self, node: &'m NodeProto, first: usize) {
         let tracked = node.output.first().and_then(|name| self.values.get(name.as_str()));
         let tracked = tracked.is_some_and(|value| value.ints.is_some());
@@ -42,7 +42,8 @@ impl<'m> Analysis<'m> {
             let ints = ints.clone();
             self.number(name, index, ints);
         }
-        // A subgraph reads values of the main graph by name, and its nodes are not changed.
+        // A subgraph reads values of the main graph by name, and its nodes are not changed, so these values must stay
+        // the same.
         let reason = self.reason(NUMBER);
         for name in reads(node).into_iter().skip(node.input.iter().filter(|name| !name.is_empty()).count()) {
             self.hold(name, reason);

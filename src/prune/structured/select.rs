@@ -149,8 +149,9 @@ fn kept(count: usize, sparsity: f64, step: usize) -> usize {
 /// Returns the default multiple for the number of units of a group, for fast kernels.
 ///
 /// ONNX Runtime keeps images in blocks of channels, 16 with AVX-512 and 8 without, as long as the channels that a
-/// convolution reads are whole blocks; otherwise it converts to plain images, which costs more than a third of the
-/// channels saves. The result must not depend on the machine, and multiples of 16 are multiples of 8.
+/// convolution reads are whole blocks. Otherwise it converts the images to the plain layout, which costs more time than
+/// the removal of a third of the channels saves. The result must not depend on the machine, and multiples of 16 are
+/// multiples of 8.
 fn steps(analysis: &Analysis<'_>, group: &Group) -> usize {
     let count = group.units.len();
     let channels = channels_of(analysis, group);
@@ -197,7 +198,7 @@ pub fn explain(analysis: &Analysis<'_>, reason: Reason) -> String {
     }
 }
 
-/// Returns the reasons why targets cannot be cut, most frequent first.
+/// Returns the three most frequent reasons why targets cannot be cut, with their counts.
 fn reasons(analysis: &Analysis<'_>, groups: &Groups, selected: &Selected) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for (held, (_, named)) in groups.held.iter().zip(&selected.modules) {

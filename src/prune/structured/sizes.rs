@@ -72,7 +72,8 @@ impl<'m> Sizes<'m> {
         sizes
     }
 
-    /// Sets the length of the mask to that of the past and the new tokens, whatever the name of its dimension is.
+    /// Records the values of a decoder's cache, and sets the length of its attention mask to the sum of the lengths of
+    /// the past and the new tokens, whatever the name of that dimension is.
     fn decoder(&mut self, decoder: &Decoder) {
         for pair in &decoder.cache {
             self.cache.insert(pair.past.clone(), pair.batch + 1);
@@ -98,7 +99,8 @@ impl<'m> Sizes<'m> {
         self.cache.get(name).copied()
     }
 
-    /// Returns the sizes of an intermediate value or output as the model declares them; `None` if it does not.
+    /// Returns the sizes of an intermediate value or output as the model declares them; `None` if the model does not
+    /// declare them.
     pub fn declared(&mut self, name: &str) -> Option<Vec<Dim>> {
         let info = *self.declared.get(name)?;
         self.of(info)

@@ -10,10 +10,10 @@
 //! ```
 //!
 //! The paper keeps `z` as a fraction. `MatMulNBits` has a kernel for such zero points that takes 25 times as long as
-//! the one for integers, so `z` is rounded, both up and down, also for ranges slightly narrower than the block's own,
-//! and the scale is fitted once the codes are fixed. Of these and of the result of `range`, the one with the least
-//! squared error is used: choosing by the norm instead gave SmolLM2 in blocks of 32 a perplexity of 64 instead of 54.
-//! `p` is 1/2 (the paper's code has 0.7): a square root takes a tenth of the time of a power.
+//! the one for integers. So `z` is rounded, both up and down, also for ranges slightly narrower than that of the block.
+//! The scale is fitted once the codes are fixed. Of these and of the result of `range`, the one with the least squared
+//! error is used: choosing by the norm instead gave SmolLM2 in blocks of 32 a perplexity of 64 instead of 54. `p` is
+//! 1/2 (the paper's code has 0.7): a square root takes a tenth of the time of a power.
 
 use super::range::{self, round};
 use super::{CodedRow, Coding};
@@ -51,7 +51,7 @@ fn best(coding: &Coding, values: &[f32]) -> (f32, u8) {
     for part in PARTS {
         let scale = part * (high - low) / highest;
         units.iter_mut().zip(values).for_each(|(u, v)| *u = v / scale);
-        // A narrower range has the same middle.
+        // A narrower range keeps the middle of the block's range.
         let start = (-low / (high - low) - 0.5) * highest / part + 0.5 * highest;
         let zero = settle(&units, start, highest);
         for zero in [zero.floor(), zero.floor() + 1.0] {

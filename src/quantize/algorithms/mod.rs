@@ -1,8 +1,8 @@
 //! Coding of the weights of a row as small integers, block by block: `w = scale (q - zero)`.
 //!
 //! [`Coding`] describes the possible codes. `range` searches the scale and zero point of a block that minimize the
-//! squared error, `hqq` those that minimize another norm; `gptq` compensates the error of each weight in those that
-//! follow.
+//! squared error, `hqq` those that minimize another norm; `gptq` compensates the error of each weight in the weights
+//! that follow.
 
 pub mod gptq;
 pub mod hqq;
@@ -67,8 +67,8 @@ impl Coding {
         1 << (self.bits - 1)
     }
 
-    /// Returns the maximum magnitude of a weight, beyond which its scale would overflow, or the sums by which the scale
-    /// is chosen.
+    /// Returns the maximum magnitude of a weight. Beyond it, the scale or the sums by which the scale is chosen could
+    /// overflow.
     pub fn largest(&self) -> f32 {
         match self.scale {
             ScaleType::Float16 => f32::from(half::f16::MAX) * f32::from(self.middle()) / 2.0,
@@ -107,8 +107,8 @@ impl Coding {
 pub struct CodedRow {
     /// Codes of the row, one per byte.
     pub codes: Vec<u8>,
-    /// Scales of the blocks as they will be read back, rounded to their storage. Before that, 0 for blocks that need
-    /// none.
+    /// Scales of the blocks, rounded to the values that their type can store. Before [`CodedRow::store_scales`], they
+    /// are not rounded, and the scale of a block of zeros is 0.
     pub scales: Vec<f32>,
     /// Zero points of the blocks.
     pub zeros: Vec<u8>,
@@ -171,7 +171,7 @@ impl CodedRow {
         self.scales[block] * (f32::from(code) - f32::from(self.zeros[block]))
     }
 
-    /// Sets every code to the nearest of the value in `row`, and the padding to the code of zero.
+    /// Sets each code to the one nearest to the value in `row`, and the codes of the padding to that of zero.
     pub fn code(&mut self, coding: &Coding, row: &[f32]) {
         let blocks = row.chunks(coding.block).zip(self.codes.chunks_mut(coding.block)).enumerate();
         for (block, (values, codes)) in blocks {

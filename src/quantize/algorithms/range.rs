@@ -46,7 +46,7 @@ pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32
             }
         } else {
             let scale = part * (high - low) / highest;
-            // A narrower range has the same middle.
+            // A narrower range keeps the middle of the block's range.
             let zero = (-low / (high - low) - 0.5) * highest / part + 0.5 * highest;
             for zero in [zero.floor(), zero.floor() + 1.0] {
                 found.offer(values, importance, scale, zero.clamp(0.0, highest), highest);

@@ -2,9 +2,9 @@
 //! "AWQ: Activation-aware Weight Quantization", 2023).
 //!
 //! `s_j = mean|x_j|^a`, normalized so that the largest and the smallest are equally far from 1. Of the exponents `a` =
-//! 0, 0.1 ... 1, the one with the smallest output error is used: with the original inputs `X` and `D = Q(s W)/s - W`
+//! 0, 0.1 ... 1, the one with the smallest output error is used. With the original inputs `X` and `D = Q(s W)/s - W`
 //! (one row per output), the error is the sum of the diagonal of `D (XᵀX) Dᵀ`, over at most 512 outputs of a weight.
-//! `a = 0` is plain rounding, so the error that is measured never increases.
+//! With `a` = 0 weights are rounded unscaled, so the measured error never increases.
 
 use super::{Group, apply, groups};
 use crate::calibrate::{self, Data, Products};
@@ -27,9 +27,9 @@ const STEPS: usize = 10;
 /// exponent.
 const OUTPUTS: usize = 512;
 
-/// Returns the model with scaled inputs of the products in the main graph. Reports the stages `calibrate` and
-/// `scale`. Fails with `InvalidModel` if a product receives an input of another size, with `Cancelled` or `Timeout`,
-/// and if the model cannot be run on the data.
+/// Returns the model with scaled inputs of the products in the main graph. Reports the stages `calibrate` and `scale`.
+/// Fails with `InvalidModel` if a product receives an input of another size, with `Io` if scratch storage cannot be
+/// written, with `Cancelled` or `Timeout`, and if the model cannot be run on the data.
 pub fn scale(
     model: &Model,
     view: &View<'_>,

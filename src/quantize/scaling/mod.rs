@@ -4,10 +4,9 @@
 //! `x W = (x / s) (s W)`, with `s` along the inputs of `W`. In exact arithmetic nothing changes; the rounding error
 //! of either side does. `smooth` chooses `s` for 8-bit activations (SmoothQuant), `awq` for weights of few bits.
 //!
-//! All products that read one value share its factors. The division is folded into the producer of the value if no
-//! other node reads the value and the producer is a normalization (then its scale and offset are divided), a `Mul` by a
-//! constant vector (the vector), or a `Mul` with an operand that another of the products computes (the columns of its
-//! weight). Otherwise a `Mul` is inserted.
+//! All products that read one value share its factors. If no other node reads the value, the division is folded into
+//! its producer. In a normalization, the scale and offset are divided; in a `Mul` by a constant vector, the vector; in
+//! a `Mul` by the result of another product, the columns of that product's weight. Otherwise a `Mul` is inserted.
 
 mod apply;
 pub mod awq;

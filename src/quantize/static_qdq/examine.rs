@@ -21,7 +21,7 @@ impl Ready<'_> {
     /// optimization differ by no more than rounding explains, and which runs on the kernels that its report names.
     /// Nodes that prevent this stay float. Without an examiner, the result is not verified.
     ///
-    /// Fails with `Unsupported` if [`ATTEMPTS`] results are faulty.
+    /// Fails like [`Ready::make`], and with `Unsupported` if [`ATTEMPTS`] results are faulty.
     pub fn examined(&mut self, examiner: Option<&Examiner<'_>>, stays: &Stays) -> Result<(Made, Facts)> {
         let mut strikes: HashMap<(String, String), usize> = HashMap::new();
         for _ in 0..ATTEMPTS {

@@ -1,8 +1,8 @@
 //! Folding of the nodes after a convolution into its weight, before ranges are determined.
 //!
-//! ONNX Runtime does so itself in a float model, but not with quantized values between the two. With `g` and `o` per
-//! output channel, `g (W * x + b) + o = (g W) * x + (g b + o)`: a `BatchNormalization` has `g = scale / sqrt(var +
-//! epsilon)` and `o = B - g mean`, a `Mul` or `Add` of a constant has one of the two.
+//! ONNX Runtime folds these nodes itself in a float model, but not if the values between the nodes are quantized. With
+//! `g` and `o` per output channel, `g (W * x + b) + o = (g W) * x + (g b + o)`: a `BatchNormalization` has `g = scale /
+//! sqrt(var + epsilon)` and `o = B - g mean`, a `Mul` or `Add` of a constant has one of the two.
 
 use super::operators::floats;
 use crate::graph::constants::Constant;
@@ -33,8 +33,8 @@ struct Fold<'a> {
     last: usize,
 }
 
-/// Returns the model with the nodes after convolutions folded into them, and the report entries of the removed nodes;
-/// `None` if there are none.
+/// Returns the model with the nodes after convolutions folded into the convolutions, and the report entries of the
+/// removed nodes; `None` if no node can be folded.
 pub fn fold(model: &Model) -> Option<(Model, Vec<NodeReport>)> {
     let view = View::new(model.proto());
     let mut folds: HashMap<usize, Fold<'_>> = HashMap::new();
@@ -78,7 +78,8 @@ pub fn fold(model: &Model) -> Option<(Model, Vec<NodeReport>)> {
     Some((model.derive(proto), reports))
 }
 
-/// Returns the convolution with the nodes after it folded in, and these nodes; `None` if there are none.
+/// Returns a convolution with the nodes after it folded in, and the indices of these nodes; `None` if no node can be
+/// folded.
 fn chain<'a>(view: &View<'a>, index: usize, node: &'a NodeProto) -> Option<(Fold<'a>, Vec<usize>)> {
     let weight = view.constant(0, node.input_at(1)?).filter(|c| !c.transposed)?;
     let mut values = floats(&weight)?;

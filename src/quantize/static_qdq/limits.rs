@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 const SENSITIVE: &str = "loses more than max_quality_loss allows";
 /// The number of batches of which one is held out for measuring, because ranges are fitted to the others.
 const HELD_OUT: usize = 4;
-/// The maximum number of results until one meets the limit.
+/// The maximum number of results that are made until one meets the limit.
 const ATTEMPTS: usize = 6;
 
 /// The reasons why nodes stay float, by node name.
@@ -27,7 +27,7 @@ type Made = (Model, Vec<NodeReport>);
 pub struct Found {
     /// Nodes that stay float because of the limits, with the reasons.
     pub stays: Stays,
-    /// Loss if only one node is quantized, by node name, if it was measured.
+    /// Loss of the model if only this node is quantized, by node name; empty if it was not measured.
     pub sensitivities: HashMap<String, f64>,
 }
 
@@ -47,7 +47,7 @@ pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Found> {
             }
         }
         ready.ranges.clear(); // The ranges include those of the held-out batches.
-        // The held-out batches are not counted.
+        // The report counts only the batches that are left for calibration.
         report.summary.insert("calibration_batches".into(), ready.batches.len().into());
     }
     let mut stays = Stays::new();
@@ -77,8 +77,8 @@ fn weighted(nodes: &[NodeReport]) -> Vec<(String, String)> {
 }
 
 /// Times the result against itself with one kind of operator in float, kind by kind, and adds the nodes of a kind to
-/// `stays` if the result is faster without it. Then times it against the original; fails with `GateNotMet` if it is
-/// slower.
+/// `stays` if the result is faster with them in float. Then times the result against the original, and fails with
+/// `GateNotMet` if the result is slower.
 fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result<()> {
     let mut races = Races::new(ready.runtime, ready.run, ready.batches.first())?;
     let (model, nodes) = make(ready, stays)?;

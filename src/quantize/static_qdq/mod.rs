@@ -66,7 +66,8 @@ pub struct Ready<'w> {
 
 /// Quantizes the model within the requested limits, and returns the result and the reports on its nodes. Reports the
 /// stages `calibrate` in runs and `quantize` in weight bytes, and with limits `speed` and `sensitivity`. Fails with
-/// `Unsupported` or `GateNotMet` if no node can be quantized, and with `GateNotMet` if no result meets the limits.
+/// `InvalidArgument` if there are no batches, with `Unsupported` or `GateNotMet` if no node can be quantized, with
+/// `GateNotMet` if no result meets the limits, with `Cancelled` or `Timeout`, and if the model cannot be run.
 pub fn run(
     run: Run<'_>,
     runtime: &'static Runtime,
@@ -127,8 +128,9 @@ impl<'w> Ready<'w> {
         Ok(Ready { run, runtime, model, gone, batches, ranges, biased: normal.fixed, faulty })
     }
 
-    /// Returns the model with all nodes quantized that can be, except those that `stays` or an earlier verification
-    /// excludes. `stays` returns the reason why a node stays float. Fails if no node is quantized.
+    /// Returns the model with all nodes quantized that can be quantized, except those that `stays` or an earlier
+    /// verification excludes. `stays` returns the reason why a node stays float, and `None` for other nodes. Fails with
+    /// `Unsupported` or `GateNotMet` if no node is quantized.
     fn make(&mut self, stays: &dyn Fn(&NodeProto) -> Option<String>) -> Result<Made> {
         let model = self.model.clone();
         let (options, call) = (self.run.options, self.run.call);
@@ -143,7 +145,7 @@ impl<'w> Ready<'w> {
             if selection.chosen.is_empty() {
                 let left = selection.left.iter().map(|(_, _, node)| node.clone()).collect();
                 let made = rest(model.clone(), left, options, call)?;
-                // Timing has a purpose only if a node is computed in integers.
+                // Stored weights make no run faster, so they do not suffice with `never_slower`.
                 let stored = |node: &NodeReport| node.action == stored::STORED_INT8 && !options.never_slower;
                 if made.nodes.iter().any(|node| node.action == planner::QUANTIZED || stored(node)) {
                     return Ok(made);

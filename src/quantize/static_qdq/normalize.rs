@@ -193,7 +193,8 @@ fn join(graph: &mut GraphProto, joined: &[(usize, Addend<'_>)]) -> Vec<NodeRepor
 }
 
 /// Returns the shapes of the inputs of the model, and those that ONNX Runtime infers for the first inputs of `MatMul`,
-/// and of `Pad` and `Resize` with axes. If ONNX Runtime cannot open the model, only the former are returned.
+/// and of `Pad` and `Resize` with axes. If ONNX Runtime cannot open the model, only the shapes of the inputs are
+/// returned.
 fn shapes(model: &Model, runtime: &'static Runtime, call: &Call) -> Result<HashMap<String, Vec<Dim>>> {
     let asks = |node: &&NodeProto| {
         node.is("MatMul")

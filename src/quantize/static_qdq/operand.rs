@@ -89,7 +89,7 @@ mod tests {
             let (scale, codes) = codes(&add, vec![0.0, mask], x, y).unwrap();
             assert!((scale.value(codes[1]) + 3.0).abs() < 0.02 && scale.value(codes[0]) == 0.0, "{mask}: {scale:?}");
         }
-        // The sum extends to -1e4, so 0.5 next to it would be lost.
+        // The output extends to -1e4 in steps of 39, so it makes no difference that the constant's 0.5 becomes 0.
         let wide = of(-1e4, 3.0);
         assert!(codes(&add, vec![0.5, -1e4], x, wide).is_some(), "a step of the output is 39 itself");
         assert!(codes(&mul, vec![1e-3, 50.0], x, of(-150.0, 150.0)).is_some());

@@ -70,7 +70,8 @@ pub fn gate(node: &NodeProto) -> Option<(f32, f32)> {
     (alpha > 0.0 && added > 0.0 && added.is_finite()).then_some((alpha, added))
 }
 
-/// Returns whether a mode of `Resize` has an integer kernel. Cubic weights are negative: results leave the range.
+/// Returns whether a mode of `Resize` has an integer kernel. Cubic interpolation has negative weights, so its results
+/// can leave the range.
 fn resizes_bytes(node: &NodeProto) -> bool {
     let text = |name: &str| node.attribute(name).and_then(|a| a.s.as_deref());
     let mode = text("mode").unwrap_or(b"nearest");

@@ -18,7 +18,7 @@ impl Scale {
     /// Returns the scale with which the codes 0 to 255 span a range (which contains zero).
     pub fn of(range: Range) -> Scale {
         let scale = (f64::from(range.high) - f64::from(range.low)) / 255.0;
-        // A value that was always zero, or too small for a scale, is zero.
+        // If the range is too small for a scale, all values become zero.
         if scale < f64::from(f32::MIN_POSITIVE) {
             return Scale { scale: 1.0, zero: 0 };
         }

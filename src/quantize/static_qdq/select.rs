@@ -62,7 +62,8 @@ pub struct Planned<'a> {
     pub dims: Vec<i64>,
 }
 
-/// The nodes of the main graph that will compute with bytes (`chosen`, by index), and why others will not.
+/// The nodes of the main graph that will compute with bytes (`chosen`, by index), and the reasons why other nodes will
+/// not (`left`).
 pub struct Selection<'v, 'a> {
     pub view: &'v View<'a>,
     pub chosen: BTreeMap<usize, Role<'a>>,
@@ -139,7 +140,7 @@ pub fn select<'v, 'a>(
 }
 
 impl<'a> Selection<'_, 'a> {
-    /// Returns the possible role of a node, and the name of its weight; `None` if it has none.
+    /// Returns the possible role of a node, and the name of its weight if it has one; `None` for a node without a role.
     fn candidate(
         &mut self,
         body: usize,
@@ -192,7 +193,8 @@ impl<'a> Selection<'_, 'a> {
         options: &QuantizeOptions,
     ) -> Judged<Option<(Option<String>, Role<'a>)>> {
         if let Some(rule) = operators::rule(node, self.opset).filter(|_| body == 0) {
-            // A range includes zero, so it cannot saturate at a bound on the other side of zero.
+            // Every range includes zero, so codes cannot saturate at a lower bound above zero or an upper bound below
+            // zero.
             let known = rule != Rule::Bound
                 || operators::bounds(self.view, node).is_some_and(|(low, high)| low <= 0.0 && high >= 0.0);
             return Ok(known.then_some((None, Role::Follower(rule))));
@@ -303,8 +305,9 @@ impl<'a> Selection<'_, 'a> {
         }
     }
 
-    /// Returns whether a `Relu` or `Clip` can be removed: a selected node computes its input, and no other node reads
-    /// that; except after a `Conv`, its output must be read quantized.
+    /// Returns whether a `Relu` or `Clip` can be removed: a selected node that computes new codes (not with
+    /// [`Rule::Same`] or [`Rule::Bound`]) must produce its input, and no other node may read this input. Unless the
+    /// producer is a `Conv`, a selected node must also read the output in quantized form.
     fn is_bound(&self, index: usize) -> bool {
         let node = self.view.node(0, index);
         let alone = self.view.uses(0, &node.input[0]).len() == 1;
@@ -393,7 +396,7 @@ impl<'a> Selection<'_, 'a> {
             && !self.gives_bytes(before, &node.input[0])
     }
 
-    /// Returns all quantized values, each with the values that share its scale.
+    /// Returns the names of all quantized values, in groups of values that share a scale.
     pub fn values(&self) -> Vec<Vec<String>> {
         let mut names: HashSet<&str> = HashSet::new();
         let mut same: Vec<(&str, &str)> = Vec::new();

@@ -26,7 +26,7 @@ use crate::report::{NodeReport, report_of};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 
-/// The names of a quantized value and its scale.
+/// The names of a quantized value, its scale and its zero point, with the numbers of the scale and zero point.
 #[derive(Clone)]
 struct Coded {
     bytes: String,
@@ -147,7 +147,8 @@ struct Write<'w, 'v, 'a> {
     constants: Vec<Constants>,
     emit: NodeBuilder,
     tensors: Vec<TensorProto>,
-    /// Inputs of later nodes that are replaced, by node.
+    /// Input that is replaced in a later node, by the index of the node: the index of the input, and the name of its
+    /// new value.
     replaced: HashMap<usize, (usize, String)>,
     /// Names of the constants that changed nodes no longer read.
     unread: HashSet<String>,
@@ -184,7 +185,8 @@ impl<'a> Write<'_, '_, 'a> {
         }
         let otherwise = self.selection.bounds_product(index) && self.bounded(&node);
         if !otherwise && operators::pools_otherwise(&node) && self.coded.contains_key(&outputs[0]) {
-            // An identity that ONNX Runtime does not fuse with its neighbours.
+            // A `Max` of one value is an identity that ONNX Runtime does not fuse. Between quantized values without it,
+            // ONNX Runtime would select the integer kernel, which computes other results.
             let float = self.emit.at(&node).fresh("float");
             node.output[0].clone_from(&float);
             self.emit.nodes.push(node.clone());
@@ -195,9 +197,8 @@ impl<'a> Write<'_, '_, 'a> {
         outputs.iter().for_each(|output| self.quantize(&node, output, output));
     }
 
-    /// Writes a `Relu` or `Clip` as `Max` and `Min`. ONNX Runtime treats the former as part of the product before
-    /// them and then, without a following `QuantizeLinear`, leaves both in float. Returns `false` if there are no
-    /// bounds.
+    /// Writes a `Relu` or `Clip` as `Max` and `Min`. ONNX Runtime would fuse a `Relu` or `Clip` with the product before
+    /// it, and without a following `QuantizeLinear` leave both in float. Returns `false` if there are no bounds.
     fn bounded(&mut self, node: &NodeProto) -> bool {
         let Some((low, high)) = operators::bounds(self.selection.view, node) else { return false };
         let mut value = node.input[0].clone();
@@ -354,7 +355,7 @@ impl<'a> Write<'_, '_, 'a> {
     fn bias(&mut self, old: &NodeProto, weighted: &Weighted<'a>, values: &[f32], own: &[f32]) -> String {
         let input = self.coded.get(&old.input[0]).map_or(1.0, |coded| coded.values.scale);
         let outputs = self.selection.channels(weighted).0;
-        // One value for all channels is the same bias for each.
+        // A single value is the bias of every channel.
         let values = if values.len() == 1 { vec![values[0]; outputs] } else { values.to_vec() };
         let (bytes, scales) = scales::bias(&values, input, own);
         let [codes, scale] =

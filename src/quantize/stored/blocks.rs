@@ -22,8 +22,9 @@ const BLOCK: usize = 32;
 const LEAST: usize = 16;
 /// The maximum relative error of a row. Normally distributed weights have 0.08.
 const MOST: f64 = 0.15;
-/// The number of inputs per channel from which on [`MOST`] is the limit of cautious weights. Errors average out over
-/// the inputs; with fewer inputs they do so less, by the square root of their number.
+/// The number of inputs per channel from which on [`MOST`] is the limit for weights with [`Stored::cautious`]. Errors
+/// average out over the inputs, so with fewer inputs the limit is lower, in proportion to the square root of their
+/// number.
 const MANY: f64 = 256.0;
 /// The number of elements that are coded at a time.
 const ELEMENTS: usize = 1 << 17;
@@ -63,9 +64,9 @@ struct Layout {
     transposed: bool,
 }
 
-/// Returns the arrangement of the rows in a weight. There is one row per position along the axes that `keep` marks
-/// (by default all but the last), which must be leading ones, or all except the second to last; otherwise returns
-/// `None`.
+/// Returns the arrangement of the rows in a weight. There is one row per position along the axes that `keep` marks, by
+/// default all axes but the last. Returns `None` unless these axes are the leading ones, or all axes except the second
+/// to last.
 fn layout(dims: &[i64], keep: Option<&[bool]>) -> Option<Layout> {
     let rank = dims.len();
     let leading = (0..rank).map(|a| a + 1 < rank).collect::<Vec<bool>>();
@@ -241,7 +242,7 @@ fn balance(coding: &Coding, row: &[f32], coded: &mut CodedRow) {
         if !(1.0..=coding.block as f32).contains(&count) {
             continue;
         }
-        // The closer to the middle between two codes, the lower the cost.
+        // The closer a value is to the middle between two codes, the less it costs to round it to the other code.
         let mut order: Vec<usize> = (0..values.len()).filter(|k| off[*k] * sum > 0.0).collect();
         order.sort_by(|a, b| off[*b].abs().total_cmp(&off[*a].abs()));
         let fits = |k: &usize| if sum > 0.0 { codes[*k] > 0 } else { f32::from(codes[*k]) < coding.highest() };

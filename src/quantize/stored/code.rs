@@ -24,13 +24,14 @@ const LIMIT: f32 = 127.0;
 const MOST: f64 = 0.05;
 /// The maximum size of codes and scales relative to the float weight.
 const WORTH: f64 = 0.75;
-/// The magnitude below which scales would be denormal; such channels become zeros regardless of the relative error.
+/// The magnitude below which scales would be denormal. Channels with only smaller values become zeros, whatever the
+/// relative error.
 const NOTHING: f32 = 1e-35;
 
 /// A weight in few bits.
 pub enum Coded {
-    /// The weight in int8, with one scale per position along the kept axes; `instead` is the reason why it does not
-    /// have the requested lower bits.
+    /// The weight in int8, with one scale per position along the kept axes; `instead` is the reason why it has more
+    /// bits than requested, if it has.
     Int8 { keep: Vec<bool>, values: Bytes, scales: Vec<f32>, instead: Option<String> },
     /// The weight in blocks of 4 bits.
     Int4(Blocks),
@@ -99,7 +100,9 @@ pub fn scale_count(dims: &[i64], keep: &[bool]) -> u64 {
     dims.iter().zip(keep).filter(|(_, keep)| **keep).map(|(size, _)| u64::try_from(*size).unwrap_or(0)).product()
 }
 
-/// Returns one weight in int8, with the axes of the smallest squared error of those that are precise enough.
+/// Returns one weight in int8. Of the masks of axes that are precise enough, the one with the smallest squared error is
+/// used; other masks than those of the operator are tried only if none of these is precise enough. The inner error is
+/// the reason why the weight cannot be stored.
 fn int8(stored: &Stored<'_>, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
     let matrix = Matrix::flat(stored.tensor)?;
     let dims = &stored.tensor.dims;
@@ -252,7 +255,7 @@ fn errors(matrix: &Matrix, places: &Places, scales: &[f32], ticket: &Ticket) -> 
     Ok((most, sums.iter().map(|sums| sums.0).sum()))
 }
 
-/// Returns the nearest integer, with ties to even, as ONNX `QuantizeLinear` does.
+/// Returns the nearest integer from -127 to 127, with ties to even, as ONNX `QuantizeLinear` rounds.
 fn round(value: f32) -> f32 {
     value.round_ties_even().clamp(-LIMIT, LIMIT)
 }

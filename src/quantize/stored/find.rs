@@ -94,7 +94,7 @@ pub fn find<'a>(asked: &mut Asked<'_, 'a>) -> Found<'a> {
 
 type Functions<'p> = HashMap<(&'p str, &'p str, &'p str), (BodyId, &'p [String])>;
 
-/// Returns the graph and the inputs of each function.
+/// Returns the body and the names of the inputs of each function, by its domain, name and overload.
 fn functions<'p>(model: &'p ModelProto, view: &View<'_>) -> Functions<'p> {
     let bodies = view.bodies.iter().enumerate().filter(|(_, body)| body.graph.is_none());
     let of = |(id, body): (BodyId, &crate::graph::Body<'_>)| {
@@ -106,8 +106,8 @@ fn functions<'p>(model: &'p ModelProto, view: &View<'_>) -> Functions<'p> {
     bodies.filter_map(of).collect()
 }
 
-/// Adds one constant to the result of the search, when all its readers are known: to the weights to store, or its
-/// readers to the nodes that stay unchanged. A constant without readers is ignored.
+/// Adds a constant, whose readers are all known now, to the result of the search: the constant to the weights to store,
+/// or its readers to the nodes that stay unchanged. A constant without readers is ignored.
 fn weigh<'a>(
     asked: &mut Asked<'_, 'a>,
     found: &mut Found<'a>,

@@ -103,7 +103,7 @@ impl Stored<'_> {
     }
 }
 
-/// Adds the result of the search, and the report entries that follow from it, to a plan.
+/// Adds the weights that [`find`] found, and the report entries of the nodes that read them, to a plan.
 pub fn record<'a>(plan: &mut Plan<'a>, view: &View<'a>, found: Found<'a>) {
     for (body, node, reason) in found.left {
         put(plan, (body, node), report_of(view.node(body, node), LEFT, reason));
@@ -134,7 +134,7 @@ pub fn decide<'a>(mut plan: Plan<'a>, view: &View<'_>, choices: &[Choice], reaso
         choices[at - 1] != Choice::Float
     });
     for (body, node) in floats {
-        // Nodes with another stored weight are reported when that weight is made.
+        // A node that also reads another stored weight gets its final entry from [`settle`].
         put(&mut plan, (body, node), report_of(view.node(body, node), LEFT, reason.to_owned()));
     }
     plan

@@ -9,7 +9,8 @@ use crate::onnx::proto::NodeProto;
 pub enum Role {
     /// A weight, with a mask of the axes that have their own scales, if known.
     Weight(Option<Vec<bool>>),
-    /// A table of which a `Gather` or `EmbedLayerNormalization` reads rows, with such a mask.
+    /// A table of which a `Gather` or `EmbedLayerNormalization` reads rows, with a mask of the axes that have their own
+    /// scales, if known.
     Table(Option<Vec<bool>>),
     /// A value that the node returns in another shape, order or type, with the axis of the input for each axis of the
     /// output, if known.
@@ -50,7 +51,7 @@ pub fn role(view: &View<'_>, body: usize, node: &NodeProto, input: usize, rank: 
 fn standard(view: &View<'_>, body: usize, node: &NodeProto, input: usize, rank: Option<usize>) -> Role {
     match (node.op(), input) {
         ("Conv" | "DeformConv", 1) => Role::Weight(rank.map(|r| only(r, 0))),
-        // With several groups, a channel is a pair of an input's group and an output: not a single axis.
+        // With several groups, the channels are pairs of a group of inputs and an output, which are no single axis.
         ("ConvTranspose", 1) => {
             Role::Weight(rank.filter(|r| *r > 1 && int(node, "group", 1) == Some(1)).map(|r| only(r, 1)))
         }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 const FLOAT: i32 = DataType::Float32 as i32;
 
-/// Switches for trials: readers of a weight get the original or the coded one.
+/// Switches for trials: each selects whether the readers of a weight get its original or its coded form.
 pub struct Switched<'s> {
     /// Name of the input with the switches, one bool each.
     pub input: &'s str,
@@ -91,6 +91,7 @@ impl Make {
         } else if let (Some(at), Some(list)) = (initializer, &mut content.initializers) {
             list.remove(at);
         }
+        // Before IR version 4, an initializer is also listed as an input, which is removed with it.
         if let Some(inputs) = &mut content.inputs {
             inputs.retain(|input| input.name.as_deref() != Some(name)); // Before IR version 4.
         }
@@ -123,8 +124,8 @@ impl Make {
         }
     }
 
-    /// Adds the nodes for opsets without a broadcasting `Mul`, and returns their output: each scale is a channel, which
-    /// a convolution of one element multiplies.
+    /// Adds the nodes for opsets without a broadcasting `Mul`, and returns the name of their output. The elements that
+    /// share a scale are a channel, which a `Conv` with a kernel of one element per channel multiplies by the scale.
     fn convolved(&mut self, stored: &Stored<'_>, values: &Bytes, scales: &[f32]) -> String {
         let (name, count) = (stored.name, scales.len() as i64);
         let shape = [1, count, 1, stored.elements() as i64 / count.max(1)];

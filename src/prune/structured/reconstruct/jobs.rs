@@ -117,7 +117,7 @@ fn uses(analysis: &Analysis<'_>, name: &str) -> usize {
     analysis.consumers_of.get(name).map_or(0, Vec::len)
 }
 
-/// Returns the vector that is added to the product and used nowhere else, with its name.
+/// Returns the vector that is added to the product and used nowhere else, with its name; `None` if there is none.
 fn bias(analysis: &Analysis<'_>, consumer: &Consumer<'_>) -> Option<(String, TensorProto)> {
     let node = &analysis.graph.node[consumer.node as usize];
     let output = node.output.first()?;

@@ -144,8 +144,8 @@ impl Solver<'_> {
             }
             let mut values = rows.to_f32_vec()?;
             for (row, share) in values.chunks_exact_mut(size.max(1)).zip(shares) {
-                // Means are subtracted before squaring: afterwards it would be the difference of two large sums, with a
-                // large rounding error.
+                // The means are subtracted before squaring. If they were subtracted afterwards, the result would be the
+                // difference of two large sums, with a large rounding error.
                 means.iter().for_each(|means| row.iter_mut().zip(*means).for_each(|(v, mean)| *v -= *mean as f32));
                 row.iter_mut().for_each(|v| *v *= share.sqrt());
             }
@@ -157,8 +157,8 @@ impl Solver<'_> {
         Ok(halves)
     }
 
-    /// Returns the `d` with the smallest error on the data `tried`; `None` if the error is smallest if only means are
-    /// subtracted.
+    /// Returns the `d` with the smallest error on the data `tried`; `None` if none has a smaller error than changing
+    /// only the bias.
     fn best(&mut self, job: &Job, parts: &Parts, made: &Half, tried: &Half) -> Result<Option<f64>> {
         let weight = read(&job.matrix()?, job.at);
         let lost = lost(&weight, parts.size, &parts.gone)?;
@@ -172,7 +172,7 @@ impl Solver<'_> {
             let shape = [parts.stays.len() as i64, lost.shape()[1]];
             let change = Tensor::from_f32(&shape, change)?;
             let squares = self.products.product(&square, &change, self.stop)?;
-            // The error relative to the error if only the bias is changed.
+            // The difference from the error if only the bias is changed.
             let terms = change.as_slice::<f32>()?.iter().zip(squares.iter().zip(&wanted));
             let error: f64 = terms.map(|(d, (s, w))| f64::from(*d) * (f64::from(*s) - 2.0 * f64::from(*w))).sum();
             if error < least {

@@ -17,7 +17,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Returns the window of a `Conv` without groups; `None` if its padding depends on sizes.
+    /// Returns the window of a `Conv`; `None` if it has several groups, or its padding depends on sizes.
     pub fn of(node: &NodeProto, weight: &TensorProto) -> Option<Window> {
         let auto = node.attribute("auto_pad").and_then(|a| a.s.as_deref());
         if node.int("group", 1) != 1 || !matches!(auto, None | Some(b"" | b"NOTSET" | b"VALID")) {
@@ -67,7 +67,7 @@ impl Window {
         let image: usize = shape[2..].iter().product();
         let mut rows = Vec::with_capacity(wanted * size);
         for nth in 0..wanted {
-            // Each image has other positions.
+            // The positions are spread over all images of the value, so they differ from image to image.
             let place = (nth as u128 * all as u128 / wanted.max(1) as u128) as usize;
             let of = unravel(place % each.max(1), &places);
             let first = place / each.max(1) * shape[1] * image;

@@ -5,7 +5,7 @@ use super::super::axes::{Axis, Dim, Int, is_fixed};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// The functions of the first input, element by element. Further inputs are scalars.
+/// The operators that compute a function of each element of the first input. Further inputs are scalars.
 pub const UNARY: [&str; 46] = [
     "Abs",
     "Acos",
@@ -55,7 +55,7 @@ pub const UNARY: [&str; 46] = [
     "ThresholdedRelu",
 ];
 
-/// The functions of elements at the same position, with broadcasting.
+/// The operators that compute a function of the elements at the same position of all inputs, with broadcasting.
 pub const BROADCAST: [&str; 24] = [
     "Add",
     "And",

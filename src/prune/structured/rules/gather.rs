@@ -32,7 +32,8 @@ pub fn gather<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Returns the elements of a list of integers that constant indices select along dimension `at`.
+/// Returns the elements of a list of integers that constant indices select along dimension `at`; `None` if they are not
+/// known or too many.
 fn picked(dims: &[Dim], at: usize, list: &[Int], indices: &[Int]) -> Option<Vec<Int>> {
     let (size, inner) = (dims[at][0] as usize, super::numbers::count(&dims[at + 1..])?);
     let places = indices.iter().map(|index| {

@@ -163,7 +163,7 @@ pub fn slice<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         let (starts, ends) = (ranges.starts[place].values, ranges.ends[place].values);
         let bounds = [0, 1].map(|side| bounds(x.dims[at][side], starts[side], ends[side], step));
         dims[at] = bounds.map(|(start, end)| count(start, end, step));
-        // The slices of earlier axes have already been taken.
+        // `picked` has already been sliced along the earlier axes.
         let mut left = dims.clone();
         left[at] = x.dims[at];
         picked = picked
@@ -189,8 +189,8 @@ pub fn slice<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Handles a slice whose ranges are unknown: the output has the declared shape, if there is one, and shares the
-/// unchanged axes.
+/// Handles a slice whose ranges are unknown: the sizes of the sliced dimensions are unknown and their axes are blocked,
+/// and the other axes are those of the input.
 fn vague<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, text: &'static str) -> Judged<()> {
     let chosen = cx.fixed_list(node, "axes", 3)?.ok_or(text)?;
     let chosen: Vec<usize> = chosen.iter().map(|axis| axis_at(*axis, x.rank())).collect::<Judged<_>>()?;

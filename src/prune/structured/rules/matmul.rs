@@ -57,7 +57,8 @@ pub fn gemm<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Handles a product that sums over an axis of each operand: one must be a stored weight.
+/// Records a product that sums over one axis of each operand, and blocks these axes unless exactly one operand is a
+/// stored weight. An operand is given by its value, the dimension that is summed over, and the index of the input.
 fn sum_over<'m>(
     cx: &mut Analysis<'m>,
     node: &'m NodeProto,

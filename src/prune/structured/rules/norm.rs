@@ -62,7 +62,8 @@ pub fn layer<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Rule for the normalized sum of two or three values over the last axis, which is also the fourth output.
+/// Rule for `SkipLayerNormalization` and its variants, which normalize the sum of two or three values over the last
+/// axis. The sum is also the fourth output.
 pub fn skip<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let (x, skip) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone());
     let (dims, mut axes) = together(cx, &[x, skip])?;

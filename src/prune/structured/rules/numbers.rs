@@ -44,7 +44,7 @@ pub fn sliced(dims: &[Dim], at: usize, list: &[Int], (start, end): (i64, i64), s
     Some(picked)
 }
 
-/// Returns the list of a tensor after its dimensions are permuted.
+/// Returns the list of a tensor after its dimensions are permuted; `None` if a size is not fixed.
 pub fn transposed(dims: &[Dim], order: &[usize], list: &[Int]) -> Option<Vec<Int>> {
     let total = count(dims).filter(|total| *total == list.len())?;
     let sizes: Vec<usize> = dims.iter().map(|dim| dim[0] as usize).collect();

@@ -148,7 +148,7 @@ pub fn constant_of_shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judg
         _ => None,
     };
     if fill.is_some() {
-        // Integers are used for shapes; they are not cut.
+        // Integers are used in shapes, so their axes are not cut.
         axes.iter_mut().for_each(|axis| *axis = cx.fixed("its output is not float"));
         wants.iter_mut().for_each(|want| *want = None);
     }

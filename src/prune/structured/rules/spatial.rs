@@ -43,7 +43,8 @@ impl Window {
         (self.kernel[at] - 1).saturating_mul(self.dilations[at]) + 1
     }
 
-    /// Returns the number of positions of the window along a dimension.
+    /// Returns the number of positions of the window along the spatial dimension `at`, which has the size `dim`. With
+    /// `ceiling`, the last position may extend beyond the image. Fails with [`TOO_SHORT`] if there is no position.
     pub fn out(&self, at: usize, dim: Dim, ceiling: bool) -> Judged<Dim> {
         let stride = self.strides[at];
         let one = |size: i64| {
@@ -62,7 +63,8 @@ impl Window {
         }
     }
 
-    /// Returns the size of the output of a transposed convolution.
+    /// Returns the size of the output of a transposed convolution along the spatial dimension `at`, for an input of the
+    /// size `dim`; `extra` is the output padding.
     pub fn back(&self, at: usize, dim: Dim, extra: i64) -> Dim {
         let pads = self.pads[at] + self.pads[at + self.kernel.len()];
         dim.map(|size| size.saturating_sub(1).saturating_mul(self.strides[at]) + extra + self.span(at) - pads)
