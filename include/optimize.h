@@ -118,7 +118,7 @@ typedef enum optimize_status_t {
    */
   OPTIMIZE_NOT_FOUND = 3,
   /**
-   * Reading or writing a file failed, or a callback that reads or writes one.
+   * Reading or writing a file failed, or a callback of a source or sink failed.
    */
   OPTIMIZE_IO = 4,
   /**
@@ -154,7 +154,7 @@ typedef enum optimize_status_t {
    */
   OPTIMIZE_BUSY = 12,
   /**
-   * A quality or speed limit was not met.
+   * A limit of the quality, size or speed of a result was not met.
    */
   OPTIMIZE_GATE_NOT_MET = 13,
   /**
@@ -167,7 +167,7 @@ typedef enum optimize_status_t {
    */
   OPTIMIZE_BACKEND_MISSING = 15,
   /**
-   * No NVIDIA driver was found, or not the requested device.
+   * No NVIDIA driver was found, or no device with the requested index.
    */
   OPTIMIZE_DEVICE_MISSING = 16,
   /**
@@ -179,7 +179,7 @@ typedef enum optimize_status_t {
    */
   OPTIMIZE_MISMATCH = 18,
   /**
-   * The file contains executable code, and its source was not marked as trusted.
+   * The file contains executable code, and its source was not marked as trusted; or an engine has no manifest.
    */
   OPTIMIZE_UNTRUSTED = 19,
 } optimize_status_t;
@@ -291,7 +291,7 @@ typedef enum optimize_divergence_t {
  */
 typedef enum optimize_dtype_t {
   /**
-   * The value is no tensor, or the model does not declare its type.
+   * The value is not a tensor, or the model does not declare its type.
    */
   OPTIMIZE_DTYPE_UNKNOWN = 0,
   OPTIMIZE_DTYPE_FLOAT32 = 1,
@@ -343,11 +343,11 @@ typedef enum optimize_ensemble_method_t {
    */
   OPTIMIZE_ENSEMBLE_PRODUCT = 3,
   /**
-   * Maximum probability of each token, normalized.
+   * Maximum probability of each token or class, normalized so that the sum is 1; maximum of numeric outputs.
    */
   OPTIMIZE_ENSEMBLE_MAX = 4,
   /**
-   * Median probability of each token, normalized.
+   * Median probability of each token or class, normalized so that the sum is 1; median of numeric outputs.
    */
   OPTIMIZE_ENSEMBLE_MEDIAN = 5,
   /**
@@ -355,12 +355,12 @@ typedef enum optimize_ensemble_method_t {
    */
   OPTIMIZE_ENSEMBLE_VOTE = 6,
   /**
-   * Probabilities of the first member divided by those of the second, for tokens whose probability in the first
-   * member is at least a tenth of the maximum.
+   * Probabilities of the first of two members divided by those of the second, for tokens whose probability in the
+   * first member is at least a tenth of the maximum.
    */
   OPTIMIZE_ENSEMBLE_CONTRASTIVE = 7,
   /**
-   * The text, of those that the members generate, with the best score from all members.
+   * Each member generates texts, all members score all of these texts, and the text with the best score is selected.
    */
   OPTIMIZE_ENSEMBLE_RERANK = 8,
   /**
@@ -454,7 +454,7 @@ typedef enum optimize_finish_reason_t {
    */
   OPTIMIZE_FINISH_EOS = 1,
   /**
-   * A maximum length was reached.
+   * The limit `max_new_tokens`, `max_length` or that of the model was reached.
    */
   OPTIMIZE_FINISH_LENGTH = 2,
   /**
@@ -513,8 +513,8 @@ typedef enum optimize_merge_method_t {
 typedef enum optimize_kernels_t {
   /**
    * This library's kernels for groups of nodes that are faster with them, and ONNX Runtime's kernels for all other
-   * nodes. For this, liboptimize.so is registered with ONNX Runtime as an execution provider: see
-   * docs/provider.md.
+   * nodes. For this, liboptimize.so is registered with ONNX Runtime as an execution provider: see docs/provider.md.
+   * In fp32, the environment variable OPTIMIZE_KERNELS=stock selects OPTIMIZE_KERNELS_STOCK instead.
    */
   OPTIMIZE_KERNELS_AUTO = 0,
   /**
@@ -532,8 +532,8 @@ typedef enum optimize_kv_cache_type_t {
    */
   OPTIMIZE_KV_CACHE_TYPE_FLOAT32 = 0,
   /**
-   * bfloat16: half the memory, and less of it to read for each token. Keys and values are rounded to 8 significant
-   * bits.
+   * bfloat16: the cache takes half of the memory, and half as much of it is read for each token. Keys and values are
+   * rounded to 8 significant bits.
    */
   OPTIMIZE_KV_CACHE_TYPE_BFLOAT16 = 1,
 } optimize_kv_cache_type_t;
@@ -547,7 +547,7 @@ typedef enum optimize_log_level_t {
    */
   OPTIMIZE_LOG_LEVEL_DEFAULT = 0,
   /**
-   * Errors, after which something has failed.
+   * Errors: something has failed.
    */
   OPTIMIZE_LOG_LEVEL_ERROR = 1,
   /**
@@ -570,10 +570,11 @@ typedef enum optimize_log_level_t {
  */
 typedef enum optimize_score_function_t {
   /**
-   * The function of the model. None if its output contains scores already: a softmax or sigmoid of the graph
-   * computes it, or its name contains "prob" or "scores". Otherwise the `activation_fn` of a CrossEncoder of
-   * sentence-transformers (Identity, Sigmoid, Softmax or Tanh). Otherwise none if `problem_type` in config.json is
-   * regression, sigmoid if it is multi_label_classification or if the model has one class, and else softmax.
+   * The function of the model. If the output contains scores already (a softmax or sigmoid of the graph computes it,
+   * or its name contains "prob" or "scores"), this is no function. Otherwise, it is the `activation_fn` of a
+   * CrossEncoder of sentence-transformers (Identity, Sigmoid, Softmax or Tanh), if there is one. Otherwise, it is no
+   * function if `problem_type` in config.json is regression; sigmoid if `problem_type` is
+   * multi_label_classification, or if the model has one class; and softmax in all other cases.
    */
   OPTIMIZE_SCORE_FUNCTION_AUTO = 0,
   /**
@@ -599,8 +600,8 @@ typedef enum optimize_session_precision_t {
    */
   OPTIMIZE_SESSION_PRECISION_FP32 = 0,
   /**
-   * bfloat16, with sums in float32. It halves the memory of weights, and is faster than float32 with few rows, on
-   * processors with AMX also with many.
+   * bfloat16, with sums in float32. It halves the memory of weights. It is faster than float32 for inputs with few
+   * rows, and on processors with AMX also for many rows.
    */
   OPTIMIZE_SESSION_PRECISION_BF16 = 1,
   /**
@@ -612,7 +613,7 @@ typedef enum optimize_session_precision_t {
 
 /**
  * Level of the optimizations that ONNX Runtime applies to the graph when it creates a session. They change results
- * only by rounding.
+ * only by rounding. With levels other than the default, ONNX Runtime's kernels run all nodes.
  */
 typedef enum optimize_optimization_level_t {
   /**
@@ -656,7 +657,7 @@ typedef enum optimize_precision_t {
    */
   OPTIMIZE_PRECISION_INT8 = 3,
   /**
-   * float8 (e4m3) for the same nodes as OPTIMIZE_PRECISION_INT8. Needs ONNX Runtime like it.
+   * float8 (e4m3) for the same nodes as OPTIMIZE_PRECISION_INT8. Needs ONNX Runtime for the same measurements.
    */
   OPTIMIZE_PRECISION_FP8 = 4,
 } optimize_precision_t;
@@ -711,7 +712,7 @@ typedef enum optimize_quantize_type_t {
 } optimize_quantize_type_t;
 
 /**
- * Algorithm that chooses the codes of block-quantized weights (weight-only).
+ * Algorithm that chooses the codes (the stored integers) of block-quantized weights (weight-only).
  */
 typedef enum optimize_algorithm_t {
   /**
@@ -961,8 +962,8 @@ typedef struct optimize_context_options_t {
    */
   uint32_t struct_size;
   /**
-   * Default number of threads. 0 selects one thread per physical core for sessions, and one per logical processor
-   * for work outside of ONNX Runtime, such as quantizing.
+   * Default number of threads, at most 1024. 0 selects one thread per physical core for sessions, and one per
+   * logical processor for work outside of ONNX Runtime, such as quantizing.
    */
   uint32_t threads;
   /**
@@ -1064,18 +1065,17 @@ typedef struct optimize_counters_t {
 } optimize_counters_t;
 
 /**
- * Progress callback. It is called on the thread that made the call, at most 20 times per second, and in addition for
- * the first report of a stage, in which `done` can be above 0, and when `done` reaches a `total` that is not 0.
- * `stage` names the stage and is valid during the callback. `done` and `total` count the work of the stage in its
- * unit; `total` is 0 if it is unknown. A return value other than 0 cancels the call. The callback must not throw or
- * use longjmp.
+ * Progress callback. It is called on the thread that made the call: for the first report of a stage, in which `done`
+ * can already be above 0; then at most 20 times per second; and when `done` reaches a `total` above 0. `stage` names
+ * the stage and is valid during the callback. `done` and `total` count the work of the stage in its unit; `total` is 0
+ * if it is unknown. A return value other than 0 cancels the call. The callback must not throw or use longjmp.
  *
  * Stages (units): "benchmark" (steps), "build" (steps), "calibrate" (runs), "classify" (texts), "distill" (steps),
- * "embed" (texts), "evaluate" (texts or tokens), "fit" (tokens), "fuse" (models), "generate" (tokens), "hash"
- * (bytes), "influence" (layers), "load" (bytes), "merge" (tensors), "package" (bytes), "precision" (measurements),
- * "prompt" (tokens), "prune" (bytes), "quantize" (bytes), "reconstruct" (tensors), "save" (bytes), "scale" (tensors),
+ * "embed" (texts), "evaluate" (texts or tokens), "fit" (tokens), "fuse" (models), "generate" (tokens), "hash" (bytes),
+ * "influence" (layers), "load" (bytes), "merge" (tensors), "package" (bytes), "precision" (measurements), "prompt"
+ * (tokens), "prune" (bytes), "quantize" (bytes), "reconstruct" (tensors), "save" (bytes), "scale" (tensors),
  * "sensitivity" (measurements), "speed" (measurements), "table: ROW of MODEL" (thousandths of a row), "tag" (texts),
- * "verify" (bytes). A function can add stages in later versions.
+ * "verify" (bytes). Later versions can add stages to a function.
  */
 typedef int32_t (*optimize_progress_fn)(void *user_data,
                                         const char *stage,
@@ -1140,7 +1140,8 @@ typedef struct optimize_value_info_t {
    */
   uint32_t struct_size;
   /**
-   * Element type, an optimize_dtype_t. It is OPTIMIZE_DTYPE_UNKNOWN for a sequence or map.
+   * Element type, an optimize_dtype_t. It is OPTIMIZE_DTYPE_UNKNOWN for a sequence or map, or if the model does not
+   * declare it.
    */
   int32_t dtype;
   /**
@@ -1198,7 +1199,7 @@ typedef struct optimize_session_options_t {
   uint32_t round_activations;
   /**
    * A value other than 0 states that you trust the source of the model. Engines inside a model (EPContext) contain
-   * code that a device runs; with 0, such a model returns OPTIMIZE_UNTRUSTED.
+   * code that a device runs; with 0, a session of such a model on a device returns OPTIMIZE_UNTRUSTED.
    */
   uint32_t trust_engines;
   /**
@@ -1374,18 +1375,18 @@ typedef struct optimize_generator_options_t {
   /**
    * Draft model for speculative decoding: a smaller decoder, whose vocabulary has every token of the model, or NULL
    * for none. Tokens that it generates are verified by the model, several in one run. The generated text is the same
-   * with and without a draft, if the kernels give several tokens the logits that each has alone, as those of
-   * this library do in float32. A generator with a draft has a single row.
+   * with and without a draft if a run of several tokens computes the same logits as runs of one token each; this
+   * library's kernels do so in float32. A generator with a draft has a single row.
    */
   const optimize_model_t *draft;
   /**
    * A value other than 0 drafts by prompt look-up: the drafted tokens are those that followed the longest earlier
-   * occurrence of the last tokens. With a draft model, that one drafts where nothing is found.
+   * occurrence of the last tokens. If there is also a draft model, it drafts where no occurrence is found.
    */
   uint32_t draft_lookup;
   /**
-   * Maximum number of drafted tokens per run of the model, at most 64; 0 means 8. Fewer are drafted after a run in
-   * which some were not accepted.
+   * Maximum number of drafted tokens per run of the model, at most 64; 0 selects 8. Other values need `draft` or
+   * `draft_lookup`. Fewer tokens are drafted after a run in which some were not accepted.
    */
   uint32_t draft_max;
   /**
@@ -1482,30 +1483,32 @@ typedef struct optimize_generate_options_t {
    */
   float temperature;
   /**
-   * Sampling: total probability of the most probable tokens among which the next token is sampled; 0 selects all
-   * tokens.
+   * Sampling: total probability, at most 1, of the most probable tokens among which the next token is sampled; 0
+   * selects all tokens.
    */
   float top_p;
   /**
-   * Sampling: minimum probability of a token, relative to that of the most probable token; 0 selects all tokens.
+   * Sampling: minimum probability of a token, from 0 to 1, relative to that of the most probable token; 0 selects
+   * all tokens.
    */
   float min_p;
   /**
-   * Repetition penalty: a value above 1 makes tokens that occur in the prompt or the generated text less probable;
-   * 0 disables it.
+   * Repetition penalty: a value above 1 makes tokens that occur in the prompt or the generated text less probable, a
+   * value below 1 more probable; 0 disables it.
    */
   float repetition_penalty;
   /**
-   * Presence penalty, which is subtracted from the logits of tokens that occur in the generated text; 0 disables it.
+   * Presence penalty, from -2 to 2, which is subtracted from the logits of tokens that occur in the generated text;
+   * 0 disables it.
    */
   float presence_penalty;
   /**
-   * Frequency penalty, which is subtracted from the logit of a token for each occurrence in the generated text; 0
-   * disables it.
+   * Frequency penalty, from -2 to 2, which is subtracted from the logit of a token for each occurrence in the
+   * generated text; 0 disables it.
    */
   float frequency_penalty;
   /**
-   * Length of token sequences that must not occur twice; 0 allows repetitions.
+   * Length of token sequences that must not occur twice in prompt and generated text; 0 allows repetitions.
    */
   uint32_t no_repeat_ngram_size;
   /**
@@ -1785,8 +1788,8 @@ typedef struct optimize_quantize_options_t {
    */
   int32_t type;
   /**
-   * Bits per weight: 8, or for weight-only also 4 or 2. 0 selects 8, or for weight-only 4. 2 bits are meant for
-   * `target_size`, which mixes them with more bits.
+   * Bits per weight: 8, or for weight-only also 4 or 2. 0 selects 8, or for weight-only 4. Other values return
+   * OPTIMIZE_UNSUPPORTED. 2 bits are meant for `target_size`, which mixes them with more bits.
    */
   uint32_t bits;
   /**
@@ -1837,7 +1840,7 @@ typedef struct optimize_quantize_options_t {
    */
   uint32_t never_slower;
   /**
-   * Minimum number of elements of a weight to quantize; 0 selects 1024.
+   * Minimum number of elements of a weight to quantize; 0 selects 1024. Static quantization ignores it for Conv.
    */
   uint64_t min_elements;
   /**
@@ -1868,9 +1871,9 @@ typedef struct optimize_quantize_options_t {
   uint64_t override_count;
   /**
    * Calibration text in UTF-8 of `calibration_size` bytes, or NULL. Static quantization determines the ranges of
-   * activations from it. For weight-only, it selects GPTQ, which keeps the outputs of the layers on this text
-   * close to the original ones, and takes minutes instead of seconds. It needs ONNX Runtime, and the model must
-   * have a tokenizer.
+   * activations from it. For weight-only, it selects GPTQ, which keeps the outputs of the layers on this text close
+   * to the original ones, and takes minutes instead of seconds. It needs ONNX Runtime, and a model with a tokenizer;
+   * without one, the call returns OPTIMIZE_NOT_FOUND.
    */
   const char *calibration;
   /**
@@ -1903,13 +1906,13 @@ typedef struct optimize_quantize_options_t {
   double smooth_quant;
   /**
    * Maximum loss of each judged output (docs/report.md), measured on the calibration data or on generated inputs:
-   * mean KL divergence in nats for logits, 1 - mean cosine for other outputs. So many of the most sensitive nodes
-   * stay float that the limit is met. 0 means no limit. Needs ONNX Runtime.
+   * mean KL divergence in nats for logits, 1 - mean cosine for other outputs. As many of the most sensitive nodes
+   * stay float as are needed to meet the limit. 0 means no limit. Needs ONNX Runtime.
    */
   double max_quality_loss;
   /**
-   * Maximum size of the result in bytes. The number of bits of each weight is chosen, from `bits` up, so that the
-   * size is met. 0 means no limit. Needs ONNX Runtime.
+   * Dynamic and weight-only: maximum size of the result in bytes. The number of bits of each weight is chosen, from
+   * `bits` up, so that the size is met. 0 means no limit. Needs ONNX Runtime.
    */
   uint64_t target_size;
   /**
@@ -1942,21 +1945,23 @@ typedef struct optimize_prune_options_t {
    */
   int32_t method;
   /**
-   * Share of the elements of each weight to set to zero, or of the units of each group to remove: above 0 and
-   * below 1. 0 selects 0.5, or the share of the pattern, or nothing if `drop_layers` or `layers` are given.
+   * Share of the elements of each weight to set to zero, or of the units of each group to remove: above 0 and below
+   * 1. 0 selects the share of the pattern, if there is one, and otherwise 0.5; if structured pruning removes layers
+   * (`drop_layers`, `layers`), 0 prunes nothing else.
    */
   double sparsity;
   /**
-   * Maximum number of nonzero weights in each `pattern_of` consecutive weights along the inputs of a matrix
-   * product: 2 and 4 for the pattern 2:4. If both fields are 0, there is no pattern.
+   * Maximum number of nonzero weights in each `pattern_of` consecutive weights along the inputs of a matrix product:
+   * 2 and 4 for the pattern 2:4. If both fields are 0, there is no pattern. Structured pruning accepts none.
    */
   uint32_t pattern_keep;
   /**
-   * Length of the pattern; see `pattern_keep`.
+   * Length of the pattern, at most 64; see `pattern_keep`.
    */
   uint32_t pattern_of;
   /**
-   * Magnitude and random: a value other than 0 uses one threshold for all weights instead of one per weight.
+   * Magnitude and random: a value other than 0 uses one threshold for all weights instead of one per weight. Weights
+   * with an override keep their own threshold.
    */
   uint32_t global;
   /**
@@ -1972,9 +1977,9 @@ typedef struct optimize_prune_options_t {
    */
   int32_t importance;
   /**
-   * Structured: the remaining sizes are multiples of this number. 0 selects 16 for the channels of image
-   * convolutions (8 if there are fewer than 32); for other units it selects 16 if there are at least 256, 8 if
-   * there are at least 64, and otherwise 1.
+   * Structured: the remaining sizes are multiples of this number. 0 selects a number by the size of a group of
+   * units: for the channels of 2-D convolutions 16 for 32 channels or more, and 8 for 16 or more; for other units 16
+   * for 256 or more, and 8 for 64 or more; otherwise 1.
    */
   uint32_t round_to;
   /**
@@ -1983,8 +1988,9 @@ typedef struct optimize_prune_options_t {
    */
   uint32_t reconstruct;
   /**
-   * Structured: number of layers to remove: the least influential layers on the calibration data, or without data
-   * some layers of the later half. If `sparsity` is 0, nothing else is pruned.
+   * Structured: number of layers to remove: the least influential layers on the calibration data; without data,
+   * evenly spaced layers, in the second half of the model if it has enough. If `sparsity` is 0, nothing else is
+   * pruned.
    */
   uint32_t drop_layers;
   /**
@@ -2000,7 +2006,7 @@ typedef struct optimize_prune_options_t {
    */
   uint32_t reserved;
   /**
-   * Seed of random choices.
+   * Seed of random choices. The default is 0.
    */
   uint64_t seed;
   /**
@@ -2038,7 +2044,7 @@ typedef struct optimize_prune_options_t {
   uint64_t override_count;
   /**
    * Calibration text in UTF-8 of `calibration_size` bytes, for methods that measure activations; or NULL. It needs
-   * ONNX Runtime, and the model must have a tokenizer.
+   * ONNX Runtime, and a model with a tokenizer; without one, the call returns OPTIMIZE_NOT_FOUND.
    */
   const char *calibration;
   /**
@@ -2065,8 +2071,8 @@ typedef struct optimize_prune_options_t {
    */
   uint64_t target_size;
   /**
-   * Structured: minimum measured speed-up, instead of a sparsity: as little as needed is pruned. For a decoder,
-   * the speed of generating one token is measured. 0 means no limit. Needs ONNX Runtime.
+   * Structured: minimum measured speed-up, at least 1, instead of a sparsity or `target_size`: as little as needed
+   * is pruned. For a decoder, the speed of generating one token is measured. 0 means no limit. Needs ONNX Runtime.
    */
   double target_speedup;
   /**
@@ -2093,7 +2099,7 @@ typedef struct optimize_training_step_t {
    */
   uint32_t struct_size;
   /**
-   * If not 0, this is a validation on held-out text, not a step.
+   * 1 for a validation on held-out text, 0 for a training step.
    */
   uint32_t is_validation;
   /**
@@ -2117,7 +2123,7 @@ typedef struct optimize_training_step_t {
    */
   double loss;
   /**
-   * Norm of the gradients before clipping; 0 for a validation.
+   * Norm of all gradients together before clipping; 0 for a validation.
    */
   double gradient_norm;
   /**
@@ -2159,7 +2165,7 @@ typedef struct optimize_distill_options_t {
    */
   uint32_t epochs;
   /**
-   * If not 0, each line of the text is a JSON object `{"text": "..."}` with a separate text.
+   * A value other than 0 reads each line of the text as a JSON object `{"text": "..."}` with a separate text.
    */
   uint32_t json_lines;
   /**
@@ -2192,20 +2198,21 @@ typedef struct optimize_distill_options_t {
    */
   int32_t schedule;
   /**
-   * Weight of the divergence of logits in the loss; 0 selects 1 if both models have logits. For this and the next
-   * four weights, a negative value disables the part of the loss.
+   * Weight of the divergence of logits in the loss; 0 selects 1 if both models have logits, otherwise 0. For this
+   * and the next four weights, a negative value disables the part of the loss.
    */
   double logits_weight;
   /**
-   * Weight of the cross-entropy with the tokens of the text, or with its classes; 0 disables it.
+   * Weight of the cross-entropy with the tokens of the text, or for classifiers with the classes (`"label"` of JSON
+   * lines); 0 disables it.
    */
   double labels_weight;
   /**
-   * Weight of the mean squared difference of hidden states; 0 selects 1 if a model has no logits.
+   * Weight of the mean squared difference of hidden states; 0 selects 1 if a model has no logits, otherwise 0.
    */
   double hidden_weight;
   /**
-   * Weight of 1 - cosine of hidden states; 0 selects 1 if a model has no logits.
+   * Weight of 1 - cosine of hidden states; 0 selects 1 if a model has no logits, otherwise 0.
    */
   double cosine_weight;
   /**
@@ -2300,7 +2307,7 @@ typedef struct optimize_distill_options_t {
    */
   int32_t provider;
   /**
-   * Index of the device, from 0; ignored for the CPU.
+   * Index of the device, from 0; 0 for the CPU.
    */
   uint32_t device_id;
 } optimize_distill_options_t;
@@ -2322,24 +2329,24 @@ typedef struct optimize_ensemble_options_t {
    */
   int32_t task;
   /**
-   * If not 0, the distribution of the first member is used as it is where all members rank the same token first.
+   * A value other than 0 uses the first member's distribution where all members rank the same token first.
    */
   uint32_t gate;
   /**
-   * If not 0, members may have different vocabularies; they are combined by the text of their tokens.
+   * A value other than 0 allows members with different vocabularies, whose tokens are matched by their text.
    */
   uint32_t allow_different_vocabularies;
   /**
-   * Rerank: number of texts that each member generates; 0 selects 1.
+   * Rerank: number of texts per member; 0 selects 1. A number above 1 needs a sampling temperature above 0.
    */
   uint32_t candidates;
   /**
-   * Rerank: power of the length by which the log-probability of a text is divided; 0 selects 1, below 0 disables it.
+   * Rerank: power, up to 10, of the number of tokens by which the log-probability of a text is divided; 0 selects 1,
+   * a negative value disables the division.
    */
   double length_penalty;
   /**
-   * Array of `weight_count` non-negative weights, one per member; their sum is normalized to 1. NULL selects equal
-   * weights.
+   * Array of `weight_count` weights of members (0 or more, normalized to the sum 1). NULL selects equal weights.
    */
   const double *weights;
   /**
@@ -2347,7 +2354,7 @@ typedef struct optimize_ensemble_options_t {
    */
   uint64_t weight_count;
   /**
-   * Array of `temperature_count` temperatures (above 0), one per member, which divide its logits. NULL selects 1.
+   * Array of `temperature_count` temperatures from 0.001, one per member, which divide its logits. NULL selects 1.
    */
   const double *temperatures;
   /**
@@ -2404,7 +2411,7 @@ typedef struct optimize_merge_options_t {
    */
   uint64_t weight_count;
   /**
-   * Ties: the base model, from which the models were trained; required for this method.
+   * Ties: the base model, from which the models were trained; required for this method, NULL for the others.
    */
   const optimize_model_t *base;
   /**
@@ -2466,11 +2473,11 @@ typedef struct optimize_package_compile_options_t {
    */
   uint32_t dynamic;
   /**
-   * Minimum batch size; 0 selects 1.
+   * Minimum batch size, with `dynamic`; 0 selects 1.
    */
   uint64_t batch_min;
   /**
-   * Maximum batch size; 0 selects 64.
+   * Maximum batch size, with `dynamic`; 0 selects 64.
    */
   uint64_t batch_max;
   /**
@@ -2493,7 +2500,7 @@ typedef struct optimize_package_compile_options_t {
    */
   const char *sign_key;
   /**
-   * A value other than 0 writes one file instead of a folder.
+   * A value other than 0 writes one file instead of a folder, without graphs compiled for this library's kernels.
    */
   uint32_t single_file;
   /**
@@ -2583,15 +2590,16 @@ typedef struct optimize_tensorrt_open_options_t {
    */
   const char *model_sha256;
   /**
-   * Folder of TensorRT's libraries; NULL searches for them.
+   * Folder of TensorRT's libraries. NULL selects the folder in the environment variable OPTIMIZE_TENSORRT_PATH, or
+   * else searches for the libraries.
    */
   const char *library;
 } optimize_tensorrt_open_options_t;
 
 /**
  * Size callback of a source. It writes the size of the file `name` in bytes to `size` and returns OPTIMIZE_OK, or
- * returns OPTIMIZE_NOT_FOUND if there is no such file. If it returns OPTIMIZE_CANCELLED, the call of the library ends
- * with this status, for any other value with OPTIMIZE_IO.
+ * returns OPTIMIZE_NOT_FOUND if there is no such file. The value OPTIMIZE_CANCELLED ends the call of the library with
+ * this status; any other value ends it with OPTIMIZE_IO.
  */
 typedef int32_t (*optimize_size_fn)(void *user_data,
                                     const char *name,
@@ -2599,8 +2607,8 @@ typedef int32_t (*optimize_size_fn)(void *user_data,
 
 /**
  * Read callback of a source. It copies the `size` bytes of the file `name` that begin at `offset` to `buffer`, and
- * returns OPTIMIZE_OK. If it returns OPTIMIZE_CANCELLED, the call of the library ends with this status, for any other
- * value with OPTIMIZE_IO. The bytes lie inside the size that the size callback returned; `size` is at most 4 MiB.
+ * returns OPTIMIZE_OK. The value OPTIMIZE_CANCELLED ends the call of the library with this status; any other value
+ * ends it with OPTIMIZE_IO. The bytes lie inside the size that the size callback returned; `size` is at most 4 MiB.
  */
 typedef int32_t (*optimize_read_fn)(void *user_data,
                                     const char *name,
@@ -2640,8 +2648,8 @@ typedef struct optimize_source_t {
 /**
  * Write callback of a sink. It takes the next `size` bytes of the file `name`, at most 4 MiB, and returns OPTIMIZE_OK.
  * The bytes at `data` are valid during the callback. Files come one after another. After the last bytes of a file, the
- * callback is called once with NULL as `data` and 0 as `size`. If it returns OPTIMIZE_CANCELLED, the call of the
- * library ends with this status, for any other value with OPTIMIZE_IO; the files are then not complete.
+ * callback is called once with NULL as `data` and 0 as `size`. The value OPTIMIZE_CANCELLED ends the call of the
+ * library with this status; any other value but OPTIMIZE_OK ends it with OPTIMIZE_IO. The files are then not complete.
  */
 typedef int32_t (*optimize_write_fn)(void *user_data,
                                      const char *name,
@@ -2705,15 +2713,17 @@ typedef struct optimize_tensorrt_options_t {
    */
   const char *dimensions;
   /**
-   * Minimum shapes of inputs, such as "ids:1x16,mask:1x16"; or NULL.
+   * Minimum shapes of inputs, such as "ids:1x16,mask:1x16". NULL selects the optimal shapes.
    */
   const char *min_shapes;
   /**
-   * Optimal shapes of inputs, for which TensorRT tunes the engine; or NULL.
+   * Optimal shapes of inputs, for which TensorRT tunes the engine. NULL selects the maximum shapes, or else the
+   * minimum shapes.
    */
   const char *opt_shapes;
   /**
-   * Maximum shapes of inputs; or NULL.
+   * Maximum shapes of inputs. NULL selects the optimal shapes. If all three are NULL, the sizes are those of
+   * `profiles`, `dimensions`, `batch_size` and `sequence_length`, and of the contract of a package.
    */
   const char *max_shapes;
   /**
@@ -2722,11 +2732,12 @@ typedef struct optimize_tensorrt_options_t {
    */
   const char *profiles;
   /**
-   * Folder of TensorRT's libraries; NULL searches for them.
+   * Folder of TensorRT's libraries. NULL selects the folder in the environment variable OPTIMIZE_TENSORRT_PATH, or
+   * else searches for the libraries.
    */
   const char *library;
   /**
-   * Path of TensorRT's timing cache; or NULL.
+   * Path of TensorRT's timing cache, which is read if it exists, and updated; NULL uses no cache.
    */
   const char *timing_cache;
   /**
@@ -2734,8 +2745,8 @@ typedef struct optimize_tensorrt_options_t {
    */
   uint64_t workspace;
   /**
-   * Maximum error of an output relative to fp32, measured on a sample. So many nodes stay fp32 that it is met. 0
-   * selects 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
+   * Maximum error of an output relative to fp32, measured on a sample. As many nodes stay fp32 as are needed to meet
+   * it. 0 selects 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
    */
   double max_error;
   /**
@@ -2752,19 +2763,21 @@ typedef struct optimize_tensorrt_options_t {
    */
   uint32_t version_compatible;
   /**
-   * A value other than 0 builds an engine that runs on all devices from Ampere on.
+   * TensorRT: a value other than 0 builds an engine that runs on all devices from Ampere on.
    */
   uint32_t hardware_compatible;
   /**
-   * A value other than 0 strips the weights from the engine.
+   * A value other than 0 strips the weights from the engine. A program must add them with TensorRT's refitter before
+   * the engine runs, which this library does not do.
    */
   uint32_t strip;
   /**
-   * A value other than 0 allows the weights to be replaced later (refit).
+   * A value other than 0 allows programs to replace the weights later with TensorRT's refitter. It cannot be
+   * combined with `strip`.
    */
   uint32_t refit;
   /**
-   * A value other than 0 uses weights with a 2:4 pattern as sparse weights.
+   * A value other than 0 allows TensorRT to use weights with a 2:4 pattern of zeros as sparse weights.
    */
   uint32_t sparsity;
   /**
@@ -2864,7 +2877,8 @@ typedef struct optimize_benchmark_options_t {
    */
   uint32_t sequence_length;
   /**
-   * Time limit of the timed rounds in milliseconds; 0 selects 30000. At least 5 rounds are timed.
+   * Time limit of the timed rounds in milliseconds; 0 selects 30000. At least 5 rounds are timed, or `runs` if that
+   * is less.
    */
   uint32_t max_milliseconds;
   /**
@@ -2910,8 +2924,8 @@ typedef struct optimize_benchmark_options_t {
    */
   const char *engine_cache;
   /**
-   * A value other than 0 states that you trust the source of the models. Engines inside a model (EPContext)
-   * contain executable code; with 0, such a model returns OPTIMIZE_UNTRUSTED.
+   * A value other than 0 states that you trust the source of the models. Engines inside a model (EPContext) contain
+   * executable code; with 0, such a model returns OPTIMIZE_UNTRUSTED on a device.
    */
   uint32_t trust_engines;
   /**
@@ -3038,15 +3052,17 @@ typedef struct optimize_table_options_t {
    */
   uint32_t struct_size;
   /**
-   * Number of threads of sessions; 0 uses that of the context.
+   * Number of threads of sessions and techniques; 0 uses that of the context.
    */
   uint32_t threads;
   /**
-   * Number of timed rounds in each of the three repetitions of a measurement, which use new sessions; 0 selects 15.
+   * Maximum number of timed rounds in each of the three repetitions of a measurement, which use new sessions; 0
+   * selects 15.
    */
   uint32_t runs;
   /**
-   * Time limit in milliseconds for the rounds of a repetition with one size of the input; 0 selects 4000.
+   * Time limit in milliseconds for the rounds of a repetition with one size of the input, after at least three
+   * rounds; 0 selects 4000.
    */
   uint32_t max_milliseconds;
   /**
@@ -3090,7 +3106,7 @@ typedef struct optimize_node_report_t {
    */
   uint32_t struct_size;
   /**
-   * A value other than 0 if the node was changed.
+   * 1 if the node was changed, otherwise 0.
    */
   uint32_t changed;
   /**
@@ -3110,7 +3126,8 @@ typedef struct optimize_node_report_t {
    */
   const char *reason;
   /**
-   * Loss of the model if this node alone is quantized; NaN if it was not measured.
+   * Loss of the model if this node alone is quantized, in the measure of `max_quality_loss`; NaN if it was not
+   * measured.
    */
   double sensitivity;
 } optimize_node_report_t;
@@ -3162,11 +3179,11 @@ typedef struct optimize_benchmark_t {
    */
   double result_p90_ms;
   /**
-   * Time to create a session of the original in milliseconds.
+   * Time to create a session of the original in milliseconds, the shorter of two measurements.
    */
   double original_load_ms;
   /**
-   * Time to create a session of the result in milliseconds.
+   * Time to create a session of the result in milliseconds, the shorter of two measurements.
    */
   double result_load_ms;
   /**
@@ -3206,8 +3223,8 @@ typedef struct optimize_benchmark_t {
 } optimize_benchmark_t;
 
 /**
- * The generated text of a row: of a prompt, or of a row of the generator. Set `struct_size` before the call. The
- * memory of the pointers belongs to the report.
+ * The text that a generator generated in one of its rows. Set `struct_size` before the call. The memory of the
+ * pointers belongs to the report.
  */
 typedef struct optimize_generation_t {
   /**
@@ -3244,15 +3261,17 @@ typedef struct optimize_generation_t {
    */
   uint64_t prompt_tokens;
   /**
-   * Ensembles: mean entropy of the combined distribution, in nats; otherwise NaN.
+   * Ensembles: mean over the tokens of the entropy of the combined distribution, in nats; otherwise NaN.
    */
   double entropy;
   /**
-   * Ensembles: mean part of the entropy that is disagreement between the members, in nats; otherwise NaN.
+   * Ensembles: mean over the tokens of the part of the entropy that comes from disagreement between the members, in
+   * nats; otherwise NaN.
    */
   double mutual_information;
   /**
-   * Ensembles: mean share of the members, by weight, that rank the token first; otherwise NaN.
+   * Ensembles: mean over the tokens of the sum of the weights of the members that rank the token first; otherwise
+   * NaN.
    */
   double agreement;
   /**
@@ -3395,8 +3414,9 @@ optimize_status_t optimize_context_new(const optimize_context_options_t *options
 
 /**
  * Writes the version of ONNX Runtime to `version`, for example "1.32.0". This opens ONNX Runtime if it is not open
- * yet. The string is valid until the context is freed. Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not
- * found; the message lists the places that were searched.
+ * yet. The string is valid until the context is freed. Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found
+ * (the message lists the places that were searched); OPTIMIZE_INVALID_ARGUMENT if the process has opened ONNX Runtime
+ * from another path than `runtime_library`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_context_runtime_version(const optimize_context_t *context,
@@ -3405,10 +3425,10 @@ optimize_status_t optimize_context_runtime_version(const optimize_context_t *con
 
 /**
  * Writes the execution providers, best first, as JSON: a list of objects with `provider`, `device_id`, `available`
- * and, if the provider is not available, `status` and `reason`. The object of the CPU also has `kernels`, which is
- * whether this library's kernels can be used, and otherwise the reason as `kernels_unused`. A provider is available if
- * ONNX Runtime contains it *and* it could be started on the device with the index `device_id`. Returns
- * OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found.
+ * and, if the provider is not available, `status` and `reason`. The object of the CPU also has `kernels`: whether this
+ * library's kernels can be used; if they cannot, `kernels_unused` is the reason. A provider is available if ONNX
+ * Runtime contains it *and* it could be started on the device with the index `device_id`, which is ignored for the
+ * CPU. Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found.
  */
 OPTIMIZE_API
 optimize_status_t optimize_context_providers(const optimize_context_t *context,
@@ -3420,7 +3440,7 @@ optimize_status_t optimize_context_providers(const optimize_context_t *context,
  * Writes the counters of the process. They are the same for all contexts, and are not reset. Any thread may call this
  * function.
  *
- * Returns OPTIMIZE_INVALID_ARGUMENT if `counters` is NULL or its struct_size is not set.
+ * Returns OPTIMIZE_INVALID_ARGUMENT if `counters` is NULL or its `struct_size` is not set.
  */
 OPTIMIZE_API
 optimize_status_t optimize_context_counters(const optimize_context_t *context,
@@ -3451,9 +3471,12 @@ void optimize_context_free(optimize_context_t *context);
  * Hugging Face checkpoint, a .gguf file, a package, or the manifest of an ensemble. Weights are memory-mapped and not
  * read, so that loading usually takes milliseconds for any size. Weights that must be converted, such as those of
  * packed files and block-quantized ones of GGUF files, are an exception: they are written to an unlinked file in the
- * system's temporary folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. Returns
- * OPTIMIZE_INVALID_MODEL for a damaged file (the error says where); OPTIMIZE_NOT_FOUND if there is no such file;
- * OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
+ * system's temporary folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. The
+ * cancel token and the timeout of `call` are checked only before the loading begins, and no progress is reported.
+ *
+ * Returns OPTIMIZE_INVALID_MODEL for a damaged file (the error says where); OPTIMIZE_NOT_FOUND if there is nothing at
+ * `path`, or no model in the folder; OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is
+ * not supported.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_load(const optimize_context_t *context,
@@ -3465,9 +3488,12 @@ optimize_status_t optimize_model_load(const optimize_context_t *context,
 /**
  * Loads a model from a copy of the `size` bytes at `data`: the content of an .onnx file, a packed file, a .gguf file
  * or a package in one file. An .onnx file with external data is refused: pass its path to `optimize_model_load`, or
- * its files to `optimize_model_load_source`. Returns OPTIMIZE_INVALID_MODEL for a damaged model;
- * OPTIMIZE_INVALID_ARGUMENT for one with external data; OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB;
- * OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
+ * its files to `optimize_model_load_source`. The cancel token and the timeout of `call` are checked only before the
+ * loading begins, and no progress is reported.
+ *
+ * Returns OPTIMIZE_INVALID_MODEL for a damaged model; OPTIMIZE_INVALID_ARGUMENT for a model with external data;
+ * OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB; OPTIMIZE_UNSUPPORTED for a format, an architecture or a type
+ * of weights that is not supported.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_load_memory(const optimize_context_t *context,
@@ -3481,7 +3507,7 @@ optimize_status_t optimize_model_load_memory(const optimize_context_t *context,
  * Saves a model at `path` atomically: an existing file is replaced only when the new one is complete and on disk. The
  * same model gives the same bytes. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes", "sha256"}]}.
  * Progress stage: "save", in bytes. Returns OPTIMIZE_NOT_FOUND if the folder does not exist; OPTIMIZE_IO if a file
- * cannot be written; OPTIMIZE_INVALID_ARGUMENT for options that contradict each other.
+ * cannot be written; OPTIMIZE_INVALID_ARGUMENT if `path` is a folder, or if options contradict each other.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_save(const optimize_model_t *model,
@@ -3554,7 +3580,7 @@ optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
  * Creates a tensor from a copy of the `size` bytes at `data`: row-major elements of `dtype`, an optimize_dtype_t, in
  * native byte order. `dims` are the `rank` sizes of the dimensions; a scalar has `rank` 0. Returns
  * OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, if `size` does not match the shape and the type, if a
- * boolean is neither 0 nor 1, or if the type is string (use optimize_tensor_new_strings for strings).
+ * boolean is neither 0 nor 1, or if the type is unknown or string (see `optimize_tensor_new_strings`).
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensor_new(int32_t dtype,
@@ -3584,9 +3610,9 @@ optimize_status_t optimize_tensor_borrow(int32_t dtype,
                                          optimize_error_t **error);
 
 /**
- * Creates a tensor of strings from copies of `count` UTF-8 strings in row-major order. `sizes` are their lengths in
- * bytes; NULL means that they are NUL-terminated. Returns OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative,
- * or if `count` does not match the shape.
+ * Creates a tensor of strings from copies of `count` UTF-8 strings in row-major order. `dims` are the `rank` sizes of
+ * the dimensions. `sizes` are the lengths of the strings in bytes; NULL means that the strings are NUL-terminated.
+ * Returns OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, or if `count` does not match the shape.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensor_new_strings(const int64_t *dims,
@@ -3648,9 +3674,13 @@ OPTIMIZE_API
 void optimize_tensor_free(optimize_tensor_t *tensor);
 
 /**
- * Creates a session of a model on ONNX Runtime. The model may be freed before the session. Returns
- * OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found; OPTIMIZE_RUNTIME if ONNX Runtime refuses the model;
- * OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING if the provider or the device of the options cannot be used.
+ * Creates a session of a model on ONNX Runtime. The model may be freed before the session.
+ *
+ * Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found; OPTIMIZE_INVALID_MODEL, OPTIMIZE_UNSUPPORTED or
+ * OPTIMIZE_RUNTIME if ONNX Runtime refuses the model; OPTIMIZE_UNSUPPORTED also if the provider of a device runs none
+ * of the nodes; OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING if the provider or the device of the options
+ * cannot be used; OPTIMIZE_UNTRUSTED if a model that contains an engine is to run on a device and `trust_engines` is
+ * 0.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_new(const optimize_context_t *context,
@@ -3727,13 +3757,13 @@ void optimize_session_free(optimize_session_t *session);
  * be interrupted: a cancellation takes effect after the run.
  *
  * Any number of threads may run one session at the same time, each with its own call. The work of a node is divided
- * among the calling thread and the threads of the session, of which there is one set for all runs.
+ * among the calling thread and the threads of the session, which all its runs share.
  *
- * Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the
- * model does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing or its type or shape does not fit (the
- * message names the dimension and the sizes); OPTIMIZE_UNSUPPORTED for an output that is not a tensor;
- * OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which the session remains usable; OPTIMIZE_RUNTIME if ONNX Runtime
- * fails.
+ * Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the model
+ * does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing, if its type or shape does not fit (the message
+ * names the dimension and the sizes), or if an input or output is named twice; OPTIMIZE_UNSUPPORTED for an input or
+ * output that is not a tensor; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which the session remains usable;
+ * OPTIMIZE_RUNTIME if ONNX Runtime fails; OPTIMIZE_BACKEND if TensorRT fails to run an engine.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_run(const optimize_session_t *session,
@@ -3777,7 +3807,8 @@ optimize_status_t optimize_tokenizer_load(const char *path,
                                           optimize_error_t **error);
 
 /**
- * Writes the tokenizer of a model to `tokenizer`. Returns OPTIMIZE_NOT_FOUND if the model has none.
+ * Writes the tokenizer of a model to `tokenizer`. Returns OPTIMIZE_NOT_FOUND if the model has none;
+ * OPTIMIZE_INVALID_MODEL if its files are damaged or describe a tokenizer that is not supported.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_tokenizer(const optimize_model_t *model,
@@ -3788,8 +3819,8 @@ optimize_status_t optimize_model_tokenizer(const optimize_model_t *model,
  * Encodes `count` UTF-8 texts into int64 tensors of shape [count, length of the longest row]. `sizes` are the lengths
  * of the texts in bytes; NULL means that they are NUL-terminated. Shorter rows are padded on the right. `ids` receives
  * the token ids, `attention_mask` receives 1 for tokens and 0 for padding, and `type_ids` the segment ids of BERT
- * (token_type_ids). `attention_mask` and `type_ids` may be NULL. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0;
- * OPTIMIZE_LIMIT_EXCEEDED for a text that is too long.
+ * (token_type_ids). `attention_mask` and `type_ids` may be NULL. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, or
+ * if `max_length` has no room for the special tokens; OPTIMIZE_LIMIT_EXCEEDED for a text of more than 64 MiB.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tokenizer_encode(const optimize_tokenizer_t *tokenizer,
@@ -3860,10 +3891,14 @@ optimize_status_t optimize_generator_new(const optimize_context_t *context,
  * Generates text after each of `count` prompts. `sizes` are the lengths of the prompts in bytes; NULL means that they
  * are NUL-terminated. Each prompt becomes a row; previous rows are discarded. `report` receives JSON: {"generations":
  * [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}, with a draft also "draft", of an ensemble also
- * "uncertainty" and "mean_uncertainty". Progress stages: "prompt" and "generate", in tokens. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than the model's limit, if
- * the model has no tokenizer, or if the generator has a draft and `count` is not 1; OPTIMIZE_UNSUPPORTED if it has a
- * draft and the model outputs the logits of the last token only; OPTIMIZE_BUSY while another thread uses the
- * generator; OPTIMIZE_RUNTIME if ONNX Runtime fails.
+ * "uncertainty" and "mean_uncertainty". Progress stages: "prompt" and "generate", in tokens. After a call that was
+ * cancelled or timed out, `optimize_generator_run` continues the texts.
+ *
+ * Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than `max_length` or the model's
+ * limit, or if an option is out of range; OPTIMIZE_INVALID_ARGUMENT also if the model has no tokenizer, or if the
+ * generator has a draft and `count` is not 1; OPTIMIZE_UNSUPPORTED if the generator has a draft and the model outputs
+ * the logits of the last token only; OPTIMIZE_BUSY while another thread uses the generator; OPTIMIZE_RUNTIME if ONNX
+ * Runtime fails.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_generate(optimize_generator_t *generator,
@@ -3878,8 +3913,8 @@ optimize_status_t optimize_generator_generate(optimize_generator_t *generator,
 /**
  * Appends `size` bytes of text to a row, for example a message of a conversation to row 0. If there are no rows, row 0
  * is created. The next `optimize_generator_run` processes only the appended text. Of the options, only `rendered` has
- * an effect. Returns OPTIMIZE_NOT_FOUND if the row does not exist; OPTIMIZE_BUSY while another thread uses the
- * generator.
+ * an effect. A model without a tokenizer is refused as an invalid argument. Returns OPTIMIZE_NOT_FOUND if the row does
+ * not exist; OPTIMIZE_BUSY while another thread uses the generator.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_append(optimize_generator_t *generator,
@@ -3902,8 +3937,8 @@ optimize_status_t optimize_generator_run(optimize_generator_t *generator,
                                          optimize_error_t **error);
 
 /**
- * Discards all rows of a generator, which can then be used for another text. Returns OPTIMIZE_BUSY while another
- * thread uses the generator.
+ * Discards all rows of a generator, which can then generate other texts. Returns OPTIMIZE_BUSY while another thread
+ * uses the generator.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_reset(optimize_generator_t *generator,
@@ -3928,14 +3963,16 @@ optimize_status_t optimize_generator_placement(const optimize_generator_t *gener
 /**
  * Creates an embedder of a model. Vectors are read from the model's output `sentence_embedding`, or computed from
  * `token_embeddings` or `last_hidden_state` with the pooling that the files next to the model describe (default:
- * mean). In a model without these outputs, the first other float output of two dimensions, or else of three, has the
- * vectors (three dimensions are pooled). It must not contain scores (see OPTIMIZE_SCORE_FUNCTION_AUTO), its last
- * dimension must be fixed and above 1, its name must contain neither "logits" nor "pooler", and if the configuration
- * names a class for classification, its name must contain "embed". If `tokenizer` is NULL, the model's own is used.
+ * mean). In a model without these outputs, the vectors are those of the first other float output of two dimensions, or
+ * else of three, which is pooled. Such an output must not contain scores (see OPTIMIZE_SCORE_FUNCTION_AUTO), and its
+ * last dimension must be fixed and above 1. Its name must contain neither "logits" nor "pooler", and must contain
+ * "embed" if the configuration names a class for classification. If `tokenizer` is NULL, the model's own is used.
  * Model and tokenizer may be freed before the embedder.
  *
- * Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs, such as a classifier; OPTIMIZE_NOT_FOUND if
- * there is no tokenizer, or no prompt with the name `prompt_name`; otherwise the statuses of `optimize_session_new`.
+ * Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs, such as a classifier, or if the options have a
+ * prompt but the graph works only with the model's default prompt; OPTIMIZE_NOT_FOUND if there is no tokenizer, or no
+ * prompt with the name `prompt_name`; OPTIMIZE_INVALID_ARGUMENT if both `prompt` and `prompt_name` are given, or if
+ * `max_length` is above the number of positions of the model; otherwise the statuses of `optimize_session_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_embedder_new(const optimize_context_t *context,
@@ -3952,7 +3989,8 @@ optimize_status_t optimize_embedder_new(const optimize_context_t *context,
  * in texts.
  *
  * Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a text has no tokens, or if `dimensions` of the options is
- * larger than the vectors; OPTIMIZE_RUNTIME if ONNX Runtime fails.
+ * larger than the vectors; OPTIMIZE_UNSUPPORTED if the output does not have the shape of vectors; OPTIMIZE_RUNTIME if
+ * an element of a vector is not finite, or if ONNX Runtime fails.
  */
 OPTIMIZE_API
 optimize_status_t optimize_embedder_embed(const optimize_embedder_t *embedder,
@@ -3974,7 +4012,8 @@ void optimize_embedder_free(optimize_embedder_t *embedder);
  *
  * Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts, or if its files name an unknown function of
  * the scores and `score_function` is OPTIMIZE_SCORE_FUNCTION_AUTO; OPTIMIZE_NOT_FOUND if there is no tokenizer;
- * otherwise the statuses of `optimize_session_new`.
+ * OPTIMIZE_INVALID_ARGUMENT if `max_length` is above the number of positions of the model; otherwise the statuses of
+ * `optimize_session_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_classifier_new(const optimize_context_t *context,
@@ -4006,7 +4045,8 @@ const char *optimize_classifier_label(const optimize_classifier_t *classifier,
  * for models that read pairs of texts (rerankers, natural language inference). Texts beyond the maximum length are
  * truncated; in a pair, the longer text is truncated first. Progress stage: "classify", in texts.
  *
- * Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0; OPTIMIZE_RUNTIME if ONNX Runtime fails.
+ * Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, or if a text has no tokens; OPTIMIZE_UNSUPPORTED if the output
+ * does not have the shape [texts, classes]; OPTIMIZE_RUNTIME if a score is not a number, or if ONNX Runtime fails.
  */
 OPTIMIZE_API
 optimize_status_t optimize_classifier_classify(const optimize_classifier_t *classifier,
@@ -4029,8 +4069,8 @@ void optimize_classifier_free(optimize_classifier_t *classifier);
  * tokenizer may be freed before the tagger.
  *
  * Returns OPTIMIZE_UNSUPPORTED if the model has no such output or does not name its labels; OPTIMIZE_NOT_FOUND if
- * there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT for options that do not fit the model; otherwise the statuses of
- * `optimize_session_new`.
+ * there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if `max_length` is above the number of positions of the model, or
+ * if `stride` does not fit a window; otherwise the statuses of `optimize_session_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tagger_new(const optimize_context_t *context,
@@ -4045,9 +4085,10 @@ optimize_status_t optimize_tagger_new(const optimize_context_t *context,
  * Writes the spans of `count` texts to `spans`, which the caller frees. The spans of a text are in the order of the
  * text; a text without tokens has none. Progress stage: "tag", in texts.
  *
- * Returns OPTIMIZE_INVALID_ARGUMENT if there is no text; OPTIMIZE_INVALID_MODEL if the model has another number of
- * labels than it names; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT; OPTIMIZE_RUNTIME if the model computes a value that
- * is not a number, or if ONNX Runtime fails.
+ * Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0; OPTIMIZE_UNSUPPORTED if the output does not have the shape
+ * [texts, tokens, labels]; OPTIMIZE_INVALID_MODEL if it has another number of labels than the configuration names;
+ * OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which the tagger remains usable; OPTIMIZE_RUNTIME if the model
+ * computes a value that is not a number, or if ONNX Runtime fails.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tagger_tag(const optimize_tagger_t *tagger,
@@ -4090,11 +4131,15 @@ OPTIMIZE_API
 void optimize_spans_free(optimize_spans_t *spans);
 
 /**
- * Writes a quantized copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the
- * JSON of docs/report.md: the action on each node, and the reasons why nodes were left unchanged. Progress stages:
- * with calibration data "calibrate", in runs; "quantize", in bytes; depending on the options "scale", "sensitivity"
- * and "speed"; with a report also "hash". Returns OPTIMIZE_UNSUPPORTED if there is nothing to quantize (the message
- * counts the reasons); OPTIMIZE_GATE_NOT_MET if no result meets `max_quality_loss`, `target_size` or `never_slower`.
+ * Writes a quantized copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the JSON
+ * of docs/report.md: the action on each node, and the reasons why nodes were left unchanged. Progress stages: with
+ * calibration data "calibrate", in runs; "quantize", in bytes; depending on the options "scale", "sensitivity" and
+ * "speed"; with a report also "hash".
+ *
+ * Returns OPTIMIZE_UNSUPPORTED if there is nothing to quantize (the message counts the reasons);
+ * OPTIMIZE_INVALID_ARGUMENT if a pattern matches nothing, or if options contradict each other or need calibration data
+ * that is not given; OPTIMIZE_NOT_FOUND if the model lacks an input of the calibration data, or a tokenizer for
+ * calibration text; OPTIMIZE_GATE_NOT_MET if no result meets `max_quality_loss`, `target_size` or `never_slower`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_quantize(const optimize_context_t *context,
@@ -4110,7 +4155,8 @@ optimize_status_t optimize_model_quantize(const optimize_context_t *context,
  * docs/report.md: nodes, bytes, approximate seconds and memory of quantizing, and the kernels that will run the
  * quantized matrix products. Nothing is quantized, so this takes milliseconds in general; `max_quality_loss`,
  * `target_size`, `never_slower` and calibration data are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to
- * quantize.
+ * quantize; OPTIMIZE_INVALID_ARGUMENT for static quantization, because the calibration data determine which nodes it
+ * quantizes.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_plan(const optimize_context_t *context,
@@ -4120,13 +4166,15 @@ optimize_status_t optimize_model_plan(const optimize_context_t *context,
                                       optimize_error_t **error);
 
 /**
- * Writes a pruned copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the JSON
- * of docs/report.md: the number of zeros of each node and module, and the reasons why other nodes were left
- * unchanged. Zeros make a plain .onnx file neither smaller nor faster: save with `packed` for a smaller file.
- * Progress stages: "prune", in bytes; depending on the options also "calibrate", "influence" and "reconstruct"; with
- * a report also "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the modules);
- * OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message counts the reasons); OPTIMIZE_GATE_NOT_MET if no
- * sparsity meets `target_size` or `target_speedup`.
+ * Writes a pruned copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the JSON of
+ * docs/report.md: the number of zeros of each node and module, and the reasons why other nodes were left unchanged.
+ * Zeros make a plain .onnx file neither smaller nor faster: save with `packed` for a smaller file. Progress stages:
+ * "prune", in bytes; depending on the options also "calibrate", "influence" and "reconstruct"; with a report also
+ * "hash".
+ *
+ * Returns OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the modules), or if options
+ * contradict each other or need calibration data that is not given; OPTIMIZE_UNSUPPORTED if no weight could be pruned
+ * (the message counts the reasons); OPTIMIZE_GATE_NOT_MET if no sparsity meets `target_size` or `target_speedup`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_prune(const optimize_context_t *context,
@@ -4145,8 +4193,11 @@ optimize_status_t optimize_model_prune(const optimize_context_t *context,
  * before and after the training. Progress stages: "distill", in steps; with a report also "hash". With a checkpoint,
  * a call that was cancelled or timed out can be continued with `resume`.
  *
- * Returns OPTIMIZE_UNSUPPORTED if a node of the student has no gradient (the message names it) or the models have no
- * outputs in common; OPTIMIZE_INVALID_ARGUMENT if the text is too short.
+ * Returns OPTIMIZE_UNSUPPORTED if a node of the student has no gradient (the message names it), or if the models lack
+ * an output that the loss needs; OPTIMIZE_INVALID_ARGUMENT if the text is too short, if the vocabularies differ, if
+ * both `student` and `student_layers` or neither are given, or if there is a checkpoint that `resume` does not
+ * continue; OPTIMIZE_NOT_FOUND if no model has a tokenizer; OPTIMIZE_RUNTIME if the gradients of many steps in a row
+ * are not finite.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_distill(const optimize_context_t *context,
@@ -4163,9 +4214,9 @@ optimize_status_t optimize_model_distill(const optimize_context_t *context,
 /**
  * Creates an ensemble of `count` models, which may be freed before the ensemble. No session is created yet.
  *
- * Returns OPTIMIZE_INVALID_ARGUMENT if there is only one model, if the models have different tasks, if the number of
- * weights or temperatures differs from `count` or one is out of range, if the method does not support the task, or
- * if vocabularies differ and the options do not allow it; the message names the member.
+ * Returns OPTIMIZE_INVALID_ARGUMENT if there is only one model, if the models have different tasks or classes, or
+ * different vocabularies without `allow_different_vocabularies`, or if an option is out of range or does not fit the
+ * task, the method or `count`; the message names the member or the option.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_new(const optimize_model_t *const *models,
@@ -4177,8 +4228,9 @@ optimize_status_t optimize_ensemble_new(const optimize_model_t *const *models,
 /**
  * Loads an ensemble and its members from a manifest: `ensemble.json`, or a folder that contains it.
  * `optimize_model_load` accepts a manifest, too, and returns the model that `optimize_ensemble_fuse` would create.
- * Returns OPTIMIZE_NOT_FOUND without a manifest; OPTIMIZE_INVALID_MODEL if the manifest is damaged or has a newer
- * version, or if the size of a member differs from the one in the manifest.
+ * Returns OPTIMIZE_NOT_FOUND if there is no manifest; OPTIMIZE_INVALID_MODEL if the manifest is damaged or has a newer
+ * version, or if the size of a member differs from the one in the manifest; OPTIMIZE_UNSUPPORTED if a member is itself
+ * an ensemble; otherwise the statuses of `optimize_model_load` and `optimize_ensemble_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_load(const char *path,
@@ -4186,9 +4238,9 @@ optimize_status_t optimize_ensemble_load(const char *path,
                                          optimize_error_t **error);
 
 /**
- * Saves the manifest of an ensemble, `ensemble.json` with the paths of its members, in a folder, which is created if
- * necessary. Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory. Members that generate no text must
- * be such that optimize_ensemble_fuse succeeds, because loading the manifest fuses them; otherwise returns its status.
+ * Saves the manifest of an ensemble in a folder, which is created if necessary: `ensemble.json` with the paths of the
+ * members. Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory, and the statuses of
+ * `optimize_ensemble_fuse` if members that generate no text cannot be fused.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_save(const optimize_ensemble_t *ensemble,
@@ -4206,11 +4258,13 @@ optimize_status_t optimize_ensemble_inspect(const optimize_ensemble_t *ensemble,
                                             optimize_error_t **error);
 
 /**
- * Fits the weights of an ensemble of decoders to `size` bytes of UTF-8 text, and writes an ensemble with these
- * weights to `fitted`; the original is unchanged. `report` (may be NULL) receives JSON: {"weights", "member_nll",
- * "equal_nll", "fitted_nll", "gap", "tokens"}. "nll" are negative log-likelihoods, and "gap" is an upper bound of the
- * difference of "fitted_nll" from its minimum, in nats per token. Progress stage: "fit". Returns OPTIMIZE_UNSUPPORTED
- * for methods without weights.
+ * Fits the weights of an ensemble of decoders to `size` bytes of UTF-8 text, and writes an ensemble with these weights
+ * to `fitted`; the original is unchanged. `report` (may be NULL) receives JSON: {"weights", "member_nll", "equal_nll",
+ * "fitted_nll", "gap", "tokens"}. Fields with "nll" are negative log-likelihoods, and "gap" bounds the difference of
+ * "fitted_nll" from its minimum, in nats per token. Progress stage: "fit", in tokens. Returns OPTIMIZE_UNSUPPORTED if
+ * the members do not generate text or have different vocabularies, or if the method is not mean, weighted, logits or
+ * product; OPTIMIZE_NOT_FOUND if no member has a tokenizer; OPTIMIZE_INVALID_ARGUMENT if the text is too short;
+ * OPTIMIZE_RUNTIME if a logit is not a number.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_fit(const optimize_context_t *context,
@@ -4226,7 +4280,8 @@ optimize_status_t optimize_ensemble_fit(const optimize_context_t *context,
 /**
  * Creates a model that contains all members as branches and combines their outputs. The logits of a fused decoder are
  * the logarithms of the combined probabilities. `report` (may be NULL) receives the JSON of docs/report.md. Progress
- * stage: "fuse". Returns OPTIMIZE_UNSUPPORTED if the members cannot be fused.
+ * stage: "fuse", in models. Returns OPTIMIZE_UNSUPPORTED if the members or their method cannot be fused;
+ * OPTIMIZE_INVALID_ARGUMENT if inputs or outputs of the members do not match.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_fuse(const optimize_ensemble_t *ensemble,
@@ -4238,8 +4293,9 @@ optimize_status_t optimize_ensemble_fuse(const optimize_ensemble_t *ensemble,
 /**
  * Creates a generator that combines the distributions of the members for every token. Its tokens and reports have
  * measures of uncertainty (see `optimize_written_t`). A model that occurs twice is loaded once; threads are divided
- * among the members. The ensemble may be freed before the generator. Returns OPTIMIZE_UNSUPPORTED if the members do
- * not generate text, OPTIMIZE_INVALID_ARGUMENT if the options have a draft.
+ * among the members. The ensemble may be freed before the generator.
+ * Returns OPTIMIZE_UNSUPPORTED if the members do not generate text, or if the method is rerank and their vocabularies
+ * differ; OPTIMIZE_INVALID_ARGUMENT if the options have a draft; otherwise the statuses of `optimize_generator_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_generator(const optimize_context_t *context,
@@ -4257,9 +4313,10 @@ void optimize_ensemble_free(optimize_ensemble_t *ensemble);
 
 /**
  * Merges the weights of `count` models of one architecture into a new model of the same size, `result`. `report` (may
- * be NULL) receives the JSON of docs/report.md. Progress stage: "merge", in tensors. Returns OPTIMIZE_INVALID_ARGUMENT
- * if graphs or shapes differ (the message names the first difference) or options are out of range;
- * OPTIMIZE_UNSUPPORTED if a weight that differs is quantized.
+ * be NULL) receives the JSON of docs/report.md. Progress stage: "merge", in tensors.
+ * Returns OPTIMIZE_INVALID_ARGUMENT if there are fewer than two models, if graphs or shapes differ (the message names
+ * the first difference), or if options are out of range or do not fit the method; OPTIMIZE_UNSUPPORTED if a weight
+ * that differs is quantized.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_merge(const optimize_model_t *const *models,
@@ -4274,8 +4331,9 @@ optimize_status_t optimize_model_merge(const optimize_model_t *const *models,
  * Writes a package of a model at `path`, and replaces an existing package there, atomically where the file system
  * supports it. `report` (may be NULL) receives JSON with the sizes and hashes of the files. Progress stages: those of
  * quantizing, if a variant is quantized, then "package", in bytes. Returns OPTIMIZE_INVALID_ARGUMENT if something
- * other than a package exists at `path`, or if ranges contradict the model or each other (the message names input and
- * dimension).
+ * other than a package of the same kind (folder or file) exists at `path`, or if ranges contradict the model or each
+ * other (the message names input and dimension); OPTIMIZE_NOT_FOUND if the folder of `path` does not exist;
+ * OPTIMIZE_MISMATCH if `engine` was built from another model.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_compile(const optimize_context_t *context,
@@ -4287,10 +4345,11 @@ optimize_status_t optimize_package_compile(const optimize_context_t *context,
                                            optimize_error_t **error);
 
 /**
- * Opens a package, which is a folder or a file. This reads and checks the manifest. The other files are
- * memory-mapped, and checked only as far as they are used; `optimize_package_verify` checks every byte. Returns
- * OPTIMIZE_UNSUPPORTED if the package has a newer format or no variant for this machine; OPTIMIZE_INVALID_MODEL if
- * it is damaged, or not signed by `public_key`.
+ * Opens a package, which is a folder or a file. This reads and checks the manifest. The other files are memory-mapped,
+ * and checked only as far as they are used; `optimize_package_verify` checks every byte. Returns OPTIMIZE_NOT_FOUND if
+ * there is no package at `path`, or no variant with the requested name or precision; OPTIMIZE_UNSUPPORTED if the
+ * package has a newer format or no variant for this machine; OPTIMIZE_INVALID_MODEL if it is damaged, or not signed by
+ * `public_key`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_open(const char *path,
@@ -4308,10 +4367,10 @@ optimize_status_t optimize_package_model(const optimize_package_t *package,
                                          optimize_error_t **error);
 
 /**
- * Creates a session of a package, with the variant that `optimize_package_open` was asked for, or else the first one
- * that fits this machine. Each run first checks the shape contract (types and sizes of inputs), and returns
- * OPTIMIZE_INVALID_ARGUMENT if an input does not fit; the message names input, dimension, size and range. The package
- * may be freed before the session. Returns the statuses of `optimize_session_new`.
+ * Creates a session of a package. On the CPU, it runs the requested variant, or else the first one that fits this
+ * machine; on other providers, it runs the portable graph. Each run first checks the shape contract (types and sizes
+ * of inputs), and returns OPTIMIZE_INVALID_ARGUMENT if an input does not fit. The package may be freed before the
+ * session. Returns the statuses of `optimize_session_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_session(const optimize_context_t *context,
@@ -4335,7 +4394,8 @@ optimize_status_t optimize_package_engine(const optimize_context_t *context,
                                           optimize_error_t **error);
 
 /**
- * Writes the tokenizer of a package to `tokenizer`. Returns OPTIMIZE_NOT_FOUND if the package has none.
+ * Writes the tokenizer of a package to `tokenizer`. Returns OPTIMIZE_NOT_FOUND if the package has none;
+ * OPTIMIZE_INVALID_MODEL if it is damaged.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_tokenizer(const optimize_package_t *package,
@@ -4356,7 +4416,7 @@ optimize_status_t optimize_package_generator(const optimize_context_t *context,
 
 /**
  * Writes a description of a package as JSON. It includes the variant that is used on this machine, and the reason.
- * Returns only statuses that every function can return.
+ * Returns OPTIMIZE_UNSUPPORTED if the requested variant cannot run with this ONNX Runtime.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_inspect(const optimize_context_t *context,
@@ -4399,8 +4459,8 @@ optimize_status_t optimize_model_load_source(const optimize_context_t *context,
                                              optimize_error_t **error);
 
 /**
- * Opens the package in the file `name` of a source, which must be a package in one file, like `optimize_package_open`.
- * The file is read during this call, into memory that the package and the objects created from it keep. Progress
+ * Opens a package like `optimize_package_open`, but from the file `name` of a source. It must be a package in one
+ * file. The file is read during this call, into memory that the package and the objects created from it keep. Progress
  * stage: "load", in bytes. Returns OPTIMIZE_IO if a callback fails, and the statuses of `optimize_package_open`.
  */
 OPTIMIZE_API
@@ -4413,10 +4473,10 @@ optimize_status_t optimize_package_open_source(const optimize_context_t *context
                                                optimize_error_t **error);
 
 /**
- * Loads a tokenizer from the file `name` of a source, a tokenizer.json. If it has this name, the settings of the files
- * next to it are applied, as in `optimize_tokenizer_load`. Returns OPTIMIZE_NOT_FOUND if there is no file `name`;
- * OPTIMIZE_IO if a callback fails; OPTIMIZE_INVALID_MODEL if a file is damaged or describes a tokenizer that is not
- * supported.
+ * Loads a tokenizer from the file `name` of a source, which has the format of tokenizer.json. If it is also named
+ * tokenizer.json, the settings of the files next to it are applied, as in `optimize_tokenizer_load`. Returns
+ * OPTIMIZE_NOT_FOUND if there is no file `name`; OPTIMIZE_IO if a callback fails; OPTIMIZE_INVALID_MODEL if a file is
+ * damaged or describes a tokenizer that is not supported.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tokenizer_load_source(const optimize_source_t *source,
@@ -4425,11 +4485,12 @@ optimize_status_t optimize_tokenizer_load_source(const optimize_source_t *source
                                                  optimize_error_t **error);
 
 /**
- * Passes a model to a sink as the file `name`. If the options ask for external data, that file comes first, with a
- * name in the same folder. Names and bytes are those that `optimize_model_save` would write. `report` (may be NULL)
- * receives JSON: {"files": [{"path", "bytes", "sha256"}]}. Progress stages: "hash", for external data, then "save", in
- * bytes of one file. Returns OPTIMIZE_IO if the callback fails; OPTIMIZE_LIMIT_EXCEEDED if the model without external
- * data has more than 2 GiB; OPTIMIZE_INVALID_ARGUMENT for options that contradict each other.
+ * Passes a model to a sink as the file `name`. If the weights are stored in a file of their own
+ * (optimize_external_data_t), that file comes first, with a name in the same folder. Names and bytes are those that
+ * `optimize_model_save` would write. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes", "sha256"}]}.
+ * Progress stages: "hash", for external data, then "save", in bytes of one file. Returns OPTIMIZE_IO if the callback
+ * fails; OPTIMIZE_LIMIT_EXCEEDED if the model without external data has more than 2 GiB; OPTIMIZE_INVALID_ARGUMENT for
+ * options that contradict each other.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_save_sink(const optimize_model_t *model,
@@ -4465,11 +4526,12 @@ optimize_status_t optimize_package_compile_sink(const optimize_context_t *contex
  * "calibrate". A cancellation of "build" takes effect within about 200 ms; TensorRT may then continue on a thread in
  * the background.
  *
- * Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if the backend needs a device
- * and there is none; OPTIMIZE_UNSUPPORTED for an unsupported version of TensorRT and for operators that TensorRT
- * does not support (the message names them); OPTIMIZE_INVALID_ARGUMENT if a dynamic dimension of an input has no
- * range; OPTIMIZE_GATE_NOT_MET if `max_error` cannot be met; OPTIMIZE_MISMATCH if `refuse_mismatch` is set and the
- * existing engine does not match.
+ * Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if the backend needs a device and
+ * there is none; OPTIMIZE_UNSUPPORTED for an unsupported version of TensorRT and for operators that TensorRT does not
+ * support (the message names them); OPTIMIZE_INVALID_ARGUMENT if a dynamic dimension of an input has no range, or if
+ * options contradict each other; OPTIMIZE_NOT_FOUND if the options name an input that the model does not have, or if
+ * calibration text is given and the model has no tokenizer; OPTIMIZE_GATE_NOT_MET if `max_error` cannot be met;
+ * OPTIMIZE_MISMATCH if `refuse_mismatch` is set and the existing engine does not match.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_build_tensorrt(const optimize_context_t *context,
@@ -4482,12 +4544,14 @@ optimize_status_t optimize_model_build_tensorrt(const optimize_context_t *contex
 
 /**
  * Checks whether an engine file can be used on this machine and, if `model` is not NULL, whether the engine was built
- * from `model`; if so, it returns OPTIMIZE_OK. `manifest` (may be NULL) receives the manifest of the engine as JSON. A
- * value of `trust` other than 0 states that you trust the source of the engine, which contains executable code.
+ * from `model`. Returns OPTIMIZE_OK if the check succeeds. `manifest` (may be NULL) receives the manifest of the
+ * engine as JSON. A value of `trust` other than 0 states that you trust the source of the engine, which contains
+ * executable code.
  *
- * Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
- * its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
- * OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if there is no device.
+ * Returns OPTIMIZE_UNTRUSTED if `trust` is 0, or if the engine has no manifest; OPTIMIZE_NOT_FOUND if there is no file
+ * at `path`; OPTIMIZE_INVALID_MODEL for a file that does not match its manifest or is not an engine; OPTIMIZE_MISMATCH
+ * for an engine of another model, version or device; OPTIMIZE_BACKEND_MISSING if TensorRT is not found;
+ * OPTIMIZE_DEVICE_MISSING if there is no device.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensorrt_check(const optimize_context_t *context,
@@ -4502,10 +4566,11 @@ optimize_status_t optimize_tensorrt_check(const optimize_context_t *context,
  * Creates a session of an engine file (FILE.engine, with its manifest FILE.engine.json next to it) on a device. The
  * session is used like other sessions, and its provider is OPTIMIZE_PROVIDER_TENSORRT. ONNX Runtime is not needed.
  *
- * Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
- * its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
- * OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if there is no such device;
- * OPTIMIZE_BACKEND if TensorRT cannot use the engine on the device.
+ * Returns OPTIMIZE_UNTRUSTED if `trust` is 0, or if the engine has no manifest; OPTIMIZE_NOT_FOUND if there is no file
+ * at `path`; OPTIMIZE_INVALID_MODEL for a file that does not match its manifest or is not an engine; OPTIMIZE_MISMATCH
+ * for an engine of another model, version or device; OPTIMIZE_BACKEND_MISSING if TensorRT is not found;
+ * OPTIMIZE_DEVICE_MISSING if there is no such device; OPTIMIZE_BACKEND if TensorRT cannot use the engine on the
+ * device.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensorrt_open(const optimize_context_t *context,
@@ -4541,8 +4606,10 @@ optimize_status_t optimize_model_apply(const optimize_context_t *context,
 /**
  * Compares two models in this process: speed (in alternating runs, with a bootstrap interval), load time, memory,
  * size, and outputs. If `tokenizer` is NULL, inputs are generated by the names and types of the model's inputs.
- * `report` receives the JSON of docs/report.md. Progress stages: "benchmark", then "hash". Returns
- * OPTIMIZE_INVALID_ARGUMENT if the models have different inputs or outputs; otherwise the statuses of
+ * `report` receives the JSON of docs/report.md. Progress stages: "benchmark", in steps, then "hash", in bytes.
+ *
+ * Returns OPTIMIZE_INVALID_ARGUMENT if the models have different inputs, outputs, classes or tokens;
+ * OPTIMIZE_NOT_FOUND if the options name an input that the models do not have; otherwise the statuses of
  * `optimize_session_new` and `optimize_session_run`.
  */
 OPTIMIZE_API
@@ -4558,8 +4625,8 @@ optimize_status_t optimize_model_benchmark(const optimize_context_t *context,
 /**
  * Compares a TensorRT engine file with the model from which it was built, as `optimize_model_benchmark` compares two
  * models. The original runs on the provider of `options`, the engine on the device of `engine_options`; times are
- * measured from inputs in host memory to outputs in host memory. `tokenizer` may be NULL. Progress stages: "hash",
- * "benchmark".
+ * measured from inputs in host memory to outputs in host memory. `tokenizer` may be NULL. Progress stages: "hash", in
+ * bytes, then "benchmark", in steps.
  *
  * Returns OPTIMIZE_MISMATCH if the engine does not belong to `original`, or to the model that `model_sha256` of the
  * engine's options names; otherwise the statuses of `optimize_tensorrt_open`.
@@ -4576,17 +4643,18 @@ optimize_status_t optimize_model_benchmark_engine(const optimize_context_t *cont
                                                   optimize_error_t **error);
 
 /**
- * Evaluates a model on `data`: `size` bytes of UTF-8 text in the format of the task (see optimize_evaluate_task_t).
- * If `against` is not NULL, both models are evaluated on the same data and compared sample by sample: `model` is the
+ * Evaluates a model on `data`: `size` bytes of UTF-8 text in the format of the task (see optimize_evaluate_task_t). If
+ * `against` is not NULL, both models are evaluated on the same data and compared sample by sample: `model` is the
  * original, `against` the changed model. The task embedding requires `against`. If `tokenizer` is NULL, that of
- * `model` is used. `against` uses its own tokenizer if that differs; classes of the two models are matched by name.
- * `report` receives the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in
- * bytes. Any thread may call this function.
+ * `model` is used. For perplexity, `against` reads the same token ids as `model`; for other tasks, it uses its own
+ * tokenizer if that differs. Classes of the two models are matched by name. `report` receives the JSON of
+ * docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes. Any thread may call this
+ * function.
  *
- * Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the format
- * of the task (the message names the line), if options do not fit the model, if token ids or classes of the two
- * models cannot be compared, or if `task` is 0 and no task fits the model; OPTIMIZE_UNSUPPORTED if a model does not
- * support the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data.
+ * Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the format of
+ * the task (the message names the line), if options do not fit the model, or if `task` is 0 and no task fits the
+ * model; OPTIMIZE_INVALID_ARGUMENT also if the token ids or the classes of the two models cannot be compared;
+ * OPTIMIZE_UNSUPPORTED if a model does not support the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_evaluate(const optimize_context_t *context,
@@ -4608,7 +4676,7 @@ optimize_status_t optimize_model_evaluate(const optimize_context_t *context,
  * continues where it stopped. A row that needs a GPU or data that is not available is skipped, with the reason in the
  * table. The call takes minutes to an hour. Progress stage: "table: ROW of MODEL", in thousandths of a row.
  *
- * Returns OPTIMIZE_INVALID_ARGUMENT for an unknown row (the message has the names) or without a model.
+ * Returns OPTIMIZE_INVALID_ARGUMENT if a row is unknown (the message lists the names), or if there is no model.
  */
 OPTIMIZE_API
 optimize_status_t optimize_models_table(const optimize_context_t *context,
@@ -4708,8 +4776,9 @@ optimize_status_t optimize_generation_get(const optimize_buffer_t *report,
                                           optimize_error_t **error);
 
 /**
- * Writes one of the most probable tokens at the position `token` of a row: `index` 0 is the most probable one. The
- * number of candidates is the option `logprobs`, less one. Set `struct_size` of `candidate` before the call.
+ * Writes one of the most probable tokens at the position `token` of the generated tokens of a row; the token at
+ * `index` 0 is the most probable one. The number of candidates is the option `logprobs`, less one. Set `struct_size`
+ * of `candidate` before the call.
  *
  * Returns OPTIMIZE_NOT_FOUND if there is no such row, token or candidate; OPTIMIZE_INVALID_ARGUMENT if the buffer
  * holds no JSON.

@@ -9,7 +9,7 @@ use optimize::model::Model;
 use optimize::package::{self, CompileOptions, Package};
 use optimize::quantize::{QuantizeOptions, QuantizeType, ScaleType, quantize};
 use optimize::runtime::{Session, SessionOptions, Tensor};
-use optimize::tensorrt::{self, Choice, Engine, EngineFile, OpenOptions, Precision, TensorRtOptions};
+use optimize::tensorrt::{self, Choice, Engine, EngineFile, OpenOptions, Precision, Span, TensorRtOptions};
 use std::process::Command;
 use support::{deps, lacks, runtime, scratch};
 
@@ -117,6 +117,14 @@ fn no_error_is_measured_where_the_original_has_only_nan() {
     let refused = tensorrt::graph(Some(runtime()), &model, &options(Precision::Fp16), &Call::default()).err().unwrap();
     assert!(refused.kind() == Kind::Unsupported && refused.to_string().contains("have no finite value"), "{refused}");
     tensorrt::graph(Some(runtime()), &model, &options(Precision::Fp32), &Call::default()).unwrap();
+}
+
+#[test]
+fn sizes_that_do_not_ascend_are_refused_without_profiles_too() {
+    let dimensions = vec![("batch".to_owned(), Span { min: 4, opt: 2, max: 8 })];
+    let options = TensorRtOptions { dimensions, ..options(Precision::Fp32) };
+    let refused = tensorrt::graph(None, &minilm(), &options, &Call::default()).err().unwrap();
+    assert!(refused.kind() == Kind::InvalidArgument && refused.to_string().contains("must ascend"), "{refused}");
 }
 
 #[test]

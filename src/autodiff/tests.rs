@@ -197,18 +197,22 @@ fn an_encoder_has_the_gradients_that_pytorch_gives() {
 fn kinks_have_the_slopes_that_pytorch_gives() {
     let number = |name: &str, value: f32| edit::float_tensor(name, &[], &[value]);
     let slopes = |node: NodeProto, x: &[f32], constants: Vec<crate::onnx::proto::TensorProto>| {
+        let is_pool = node.op().starts_with("Global");
         let graph = crate::onnx::proto::GraphProto {
             node: vec![node],
             initializer: constants,
-            input: vec![edit::value("x", DataType::Float32, 1)],
+            input: vec![edit::value("x", DataType::Float32, if is_pool { 3 } else { 1 })],
             output: vec![edit::untyped("y")],
             ..Default::default()
         };
         let mut proto = ModelProto { ir_version: Some(8), graph: Some(Box::new(graph)), ..Default::default() };
         proto.opset_import.push(crate::onnx::proto::OperatorSetIdProto { version: Some(17), ..Default::default() });
-        let x = Tensor::from_f32(&[x.len() as i64], x.to_vec()).unwrap();
-        let ones = match proto.graph.as_ref().unwrap().node[0].op().starts_with("Reduce") {
-            true => Tensor::from_f32(&[1], vec![1.0]).unwrap(),
+        let count = x.len() as i64;
+        let shape = if is_pool { vec![1, 1, count] } else { vec![count] };
+        let x = Tensor::from_f32(&shape, x.to_vec()).unwrap();
+        let is_reduced = is_pool || proto.graph.as_ref().unwrap().node[0].op().starts_with("Reduce");
+        let ones = match is_reduced {
+            true => Tensor::from_f32(&vec![1; shape.len()], vec![1.0]).unwrap(),
             false => Tensor::from_f32(x.shape(), vec![1.0; x.elements()]).unwrap(),
         };
         gradients(proto, &["x".to_owned()], &[("x", &x)], &ones).unwrap()[0].to_f32_vec().unwrap()
@@ -222,6 +226,7 @@ fn kinks_have_the_slopes_that_pytorch_gives() {
     assert_eq!(unary("Abs", &[-1.0, 0.0, 1.0]), [-1.0, 0.0, 1.0]);
     assert_eq!(unary("Elu", &[0.0]), [1.0]);
     assert_eq!(unary("ReduceL2", &[0.0, 0.0]), [0.0, 0.0]);
+    assert_eq!(unary("GlobalLpPool", &[0.0, 0.0]), [0.0, 0.0]);
     assert_eq!(unary("ReduceMax", &[2.0, 1.0, 2.0]), [0.5, 0.0, 0.5]);
     let clip = edit::node("Clip", &["x", "low", "high"], &["y"]);
     let bounds = || vec![number("low", -1.0), number("high", 1.0)];

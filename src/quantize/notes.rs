@@ -37,8 +37,8 @@ pub fn coded_twice(bits: &[u32], requested: u32) -> Option<String> {
     let few = bits.iter().filter(|bits| **bits <= requested).count();
     (few > 0).then(|| {
         format!(
-            "{few} of {} quantized tensors of the GGUF file have {requested} bits or fewer already and were quantized a \
-             second time: quantizing the original checkpoint loses less",
+            "{few} of {} quantized tensors of the GGUF file have {requested} bits or fewer already and were quantized \
+             a second time: quantizing the original checkpoint loses less",
             bits.len()
         )
     })

@@ -58,12 +58,11 @@ pub fn resize(info: &mut ValueInfoProto, sizes: &[i64]) {
     }
 }
 
-/// Makes the large float16, float32 and float64 weights of a graph inputs: nothing is folded with them, and the written
+/// Makes the large float weights of a graph inputs: nothing is folded with them, and the written
 /// graph is small.
 fn without_weights(graph: &mut GraphProto) {
     let weight = |tensor: &mut TensorProto| {
-        let dtype = tensor.dtype();
-        let float = matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Float64));
+        let float = tensor.dtype().is_some_and(DataType::is_float);
         float && tensor.name.is_some() && tensor.dims.iter().product::<i64>() > WEIGHT
     };
     let inputs: HashSet<String> = graph.input.iter().filter_map(|i| i.name.clone()).collect();

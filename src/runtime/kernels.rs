@@ -3,7 +3,7 @@
 
 use super::library::{self, Runtime};
 use super::options::OptimizationLevel;
-use super::{Provider, SessionOptions, register};
+use super::{Provider, ProviderChoice, SessionOptions, register};
 use crate::choice::choice;
 use crate::error::{Result, bail, error};
 use ort::AsPointer;
@@ -108,7 +108,9 @@ pub(super) fn add(
     let devices = devices(runtime, |name| *name == NAME).take(1);
     let mut entries = vec![(format!("{NAME}.threads"), options.thread_count().to_string())];
     entries.push((format!("{NAME}.precision"), options.execution.precision.name().to_owned()));
-    let given = options.execution.provider_options.iter();
+    // With `auto`, the provider options are meant for a device.
+    let is_for_cpu = options.execution.provider == ProviderChoice::Cpu;
+    let given = options.execution.provider_options.iter().filter(|_| is_for_cpu);
     entries.extend(given.map(|(name, value)| (format!("{NAME}.{name}"), value.clone())));
     let told = |e: ort::Error<SessionBuilder>| missing(e.message().trim_end());
     let builder = builder.with_config_entry(register::RECORD.0, register::RECORD.1).map_err(told)?;

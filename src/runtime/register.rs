@@ -324,6 +324,19 @@ mod tests {
         assert_eq!(outputs[0].1.as_slice::<f32>().unwrap(), [-7.0, -10.0, -15.0, -22.0]);
     }
 
+    /// The options of a GPU's provider mean nothing to the CPU, on which `auto` may run.
+    #[test]
+    fn auto_does_not_give_the_options_of_a_device_to_the_cpu() {
+        let provider_options = vec![("gpu_mem_limit".to_owned(), "1073741824".to_owned())];
+        let execution = Execution { provider: ProviderChoice::Auto, provider_options, ..Execution::default() };
+        let options = SessionOptions { threads: 1, execution, ..SessionOptions::default() };
+        let made = Session::new(test_runtime(), &product(), &options, &Call::default()).unwrap();
+        if made.provider() == Provider::Cpu {
+            let plain = session(ProviderChoice::Cpu).unwrap();
+            assert_eq!(made.placement().kernels_unused, plain.placement().kernels_unused);
+        }
+    }
+
     #[test]
     fn engines_in_models_of_strangers_are_refused() {
         let context = NodeProto { domain: Some("com.microsoft".into()), ..node("EPContext", &["x"], "y") };

@@ -153,6 +153,11 @@ impl TensorRtOptions {
                 bail!(InvalidArgument, "the {name} is {size}");
             }
         }
+        for (name, Span { min, opt, max }) in &self.dimensions {
+            if *min < 0 || min > opt || opt > max {
+                bail!(InvalidArgument, "the sizes {min}:{opt}:{max} of the dimension {name:?} must ascend, from 0");
+            }
+        }
         if !self.max_error.is_finite() || self.max_error < 0.0 {
             bail!(InvalidArgument, "max_error is {}; it must be 0 or more", self.max_error);
         }

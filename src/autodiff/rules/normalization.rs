@@ -68,6 +68,9 @@ pub fn batch(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let (center, variance) = (step.input(3)?, step.input(4)?);
     let rank = t.rank(x)?;
+    if rank < 2 {
+        bail!(Unsupported, "a BatchNormalization of an input with {rank} dimensions is not supported");
+    }
     if step.node.int("training_mode", 0) != 0 {
         bail!(Unsupported, "a BatchNormalization in training mode is not supported");
     }

@@ -26,7 +26,10 @@ pub fn max(t: &mut Tape, step: &Step) -> Result<Parts> {
 pub fn average(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let rank = t.rank(x)?;
-    let window = Window::of(&step.node, rank.saturating_sub(2))?;
+    if rank < 3 {
+        bail!(InvalidModel, "the input has {rank} dimensions; at least 3 are needed");
+    }
+    let window = Window::of(&step.node, rank - 2)?;
     let Some(kernel) = step.node.attribute("kernel_shape").map(|a| a.ints.clone()) else {
         bail!(InvalidModel, "the node has no kernel_shape");
     };
@@ -89,13 +92,16 @@ pub fn global_max(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Mul", &[&same, &share]))])
 }
 
-/// Returns the gradient of `(Σ|x|^p)^(1/p)` of each channel: `g sign(x) (|x| / y)^(p - 1)`. Fails like [every
+/// Returns the gradient of `(Σ|x|^p)^(1/p)` of each channel: `g sign(x) (|x| / y)^(p - 1)`; 0 if all elements of the
+/// channel are 0, as in PyTorch. Fails like [every
 /// rule](super).
 pub fn global_norm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let less = t.scalar(step.node.int("p", 2) as f32 - 1.0);
     let (size, sign) = (t.op("Abs", &[x]), t.op("Sign", &[x]));
-    let share = t.op("Div", &[&size, y]);
+    let (zero, share) = (t.scalar(0.0), t.op("Div", &[&size, y]));
+    let none = t.op("Equal", &[y, &zero]);
+    let share = t.op("Where", &[&none, &zero, &share]);
     let share = t.op("Pow", &[&share, &less]);
     let slope = t.op("Mul", &[&sign, &share]);
     Ok(vec![(0, t.op("Mul", &[g, &slope]))])

@@ -57,7 +57,7 @@ impl Lowering {
         }
         let mut parts = [input(node, 0)?.to_owned(), k.to_owned(), v.to_owned()];
         if let Some(bias) = node.input_at(3) {
-            let widths = [self.size(&parts[0], -1)?, self.size(&parts[0], -1)?];
+            let widths = [self.size(&parts[0], -1)?, self.size(&parts[1], -1)?];
             let ends = [0, widths[0], widths[0] + widths[1], i64::MAX];
             for (at, part) in parts.iter_mut().enumerate() {
                 if self.rank(part)? != 3 {
