@@ -99,6 +99,8 @@ TEST(weights_are_fitted_and_a_manifest_keeps_them) {
     CHECK_OK(optimize_ensemble_new(members, 2, &options, &ensemble, &error));
     CHECK_OK(optimize_ensemble_fit(context, ensemble, text, strlen(text), NULL, NULL, &fitted, &report, &error));
     CHECK_HAS(optimize_buffer_data(report), "\"fitted_nll\"");
+    CHECK_FAILS(optimize_ensemble_fit(context, ensemble, "a", 1, NULL, NULL, &loaded, NULL, &error),
+                OPTIMIZE_INVALID_ARGUMENT, NULL);
     double weight = 0;
     const char *at = strstr(optimize_buffer_data(report), "\"weights\"");
     NEED(at != NULL && sscanf(at, "\"weights\": [ %lf", &weight) == 1);

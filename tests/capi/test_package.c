@@ -96,6 +96,9 @@ TEST(ranges_that_mean_nothing_are_refused) {
     CHECK_FAILS(optimize_package_compile(context, model, path, &options, NULL, NULL, &error), invalid, "batch");
     CHECK_FAILS(optimize_package_open(path, NULL, &package, &error), OPTIMIZE_NOT_FOUND, "never");
     CHECK(package == NULL);
+    options.batch_min = options.batch_max = 0;
+    CHECK_FAILS(optimize_package_compile(context, model, temporary("nowhere/at/all"), &options, NULL, NULL, &error),
+                OPTIMIZE_NOT_FOUND, "nowhere");
 }
 
 TEST(ranges_as_structs_and_a_key) {

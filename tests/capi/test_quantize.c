@@ -361,6 +361,9 @@ TEST(limits_are_kept_and_forecast) {
     optimize_buffer_free(report);
     optimize_model_free(small);
     CHECK(made > 0.99 * planned && made < 1.01 * planned);
+    optimize_quantize_options_t calibrated = {.struct_size = sizeof calibrated, .type = OPTIMIZE_QUANTIZE_STATIC};
+    CHECK_FAILS(optimize_model_plan(context, minilm, &calibrated, &report, &error), OPTIMIZE_INVALID_ARGUMENT,
+                "static quantization");
     options.target_size = (uint64_t)(1.2 * made);
     CHECK_OK(quantize(&options, NULL, &small, &report, &error));
     CHECK(number_of(optimize_buffer_data(report), "bytes_after") <= (double)options.target_size);

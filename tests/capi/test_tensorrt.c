@@ -214,6 +214,9 @@ TEST(what_is_missing_is_said) {
     options.sequence_length = 0;
     CHECK_FAILS(optimize_model_build_tensorrt(context, model, path, &options, NULL, NULL, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "input_ids");
+    options.profiles = "[{\"nothing\": {\"opt\": [1, 16]}}]";
+    CHECK_FAILS(optimize_model_build_tensorrt(context, model, path, &options, NULL, NULL, &error), OPTIMIZE_NOT_FOUND,
+                "nothing");
     options = sizes();
     options.backend = OPTIMIZE_TENSORRT_RTX;
     options.library = temporary("no such folder");
