@@ -1,5 +1,5 @@
-// Long functions as tasks. Each task runs on a separate thread and not in the thread pool, because it can compute for
-// seconds to hours. A CancellationToken converts to a Call, and cancels the task.
+// Methods that make long calls as tasks. Each task runs on a separate thread and not in the thread pool, because it can
+// compute for seconds to hours. A task ends with the exception that the method without Async throws.
 
 using System;
 using System.Collections.Generic;
@@ -9,6 +9,7 @@ namespace Optimize
 {
     public sealed partial class Call
     {
+        // Starts a call as a task. The token of the call also cancels a task that has not started yet.
         internal static Task<T> Start<T>([AllowNull] Call call, Func<T> body)
         {
             var cancellation = (call ?? new Call()).Cancellation;
@@ -25,21 +26,21 @@ namespace Optimize
             return Call.Start(call, () => Load(path, call));
         }
 
-        /// <summary>Quantizes a model like Quantize, as a task.</summary>
+        /// <summary>Returns a quantized copy of a model like Quantize, as a task.</summary>
         public Task<Model> QuantizeAsync(
             Model model, [AllowNull] QuantizeOptions options = null, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => Quantize(model, options, call));
         }
 
-        /// <summary>Prunes a model like Prune, as a task.</summary>
+        /// <summary>Returns a pruned copy of a model like Prune, as a task.</summary>
         public Task<Model> PruneAsync(
             Model model, [AllowNull] PruneOptions options = null, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => Prune(model, options, call));
         }
 
-        /// <summary>Distills a model like Distill, as a task.</summary>
+        /// <summary>Trains a student like Distill, as a task.</summary>
         public Task<Model> DistillAsync(
             Model teacher, [AllowNull] Model student, DistillOptions options, [AllowNull] Call call = null)
         {
@@ -53,35 +54,35 @@ namespace Optimize
             return Call.Start(call, () => Benchmark(original, result, options, call));
         }
 
-        /// <summary>Evaluates a model like Evaluate, as a task.</summary>
+        /// <summary>Evaluates a model, or compares two, like Evaluate, as a task.</summary>
         public Task<Report> EvaluateAsync(
             Model model, string data, [AllowNull] EvaluateOptions options = null, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => Evaluate(model, data, options, call));
         }
 
-        /// <summary>Writes a package like Compile, as a task.</summary>
+        /// <summary>Writes a package of a model like Compile, as a task.</summary>
         public Task<Report> CompileAsync(
             Model model, string path, [AllowNull] PackageOptions options = null, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => Compile(model, path, options, call));
         }
 
-        /// <summary>Builds an engine like BuildTensorRt, as a task.</summary>
+        /// <summary>Builds a TensorRT engine like BuildTensorRt, as a task.</summary>
         public Task<Report> BuildTensorRtAsync(
             Model model, string path, [AllowNull] TensorRtOptions options = null, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => BuildTensorRt(model, path, options, call));
         }
 
-        /// <summary>Creates a session like CreateSession, as a task.</summary>
+        /// <summary>Creates a session of a model like CreateSession, as a task.</summary>
         public Task<Session> CreateSessionAsync(
             Model model, [AllowNull] SessionOptions options = null, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => CreateSession(model, options, call));
         }
 
-        /// <summary>Creates a generator like CreateGenerator, as a task.</summary>
+        /// <summary>Creates a generator of a decoder like CreateGenerator, as a task.</summary>
         public Task<Generator> CreateGeneratorAsync(
             Model model, [AllowNull] GeneratorOptions options = null, [AllowNull] Call call = null)
         {
@@ -91,7 +92,7 @@ namespace Optimize
 
     public sealed partial class Model
     {
-        /// <summary>Saves the model like Save, as a task.</summary>
+        /// <summary>Saves the model to a path like Save, as a task, not packed.</summary>
         public Task<Report> SaveAsync(
             string path, ExternalData externalData = ExternalData.Auto, [AllowNull] Call call = null)
         {
@@ -120,7 +121,7 @@ namespace Optimize
 
     public sealed partial class Classifier
     {
-        /// <summary>Returns the scores of texts like Classify, as a task.</summary>
+        /// <summary>Returns the scores of texts, or of pairs, like Classify, as a task.</summary>
         public Task<Tensor> ClassifyAsync(
             IList<string> texts, [AllowNull] IList<string> second = null, [AllowNull] Call call = null)
         {
@@ -139,7 +140,7 @@ namespace Optimize
 
     public sealed partial class Generator
     {
-        /// <summary>Generates texts like Generate, as a task.</summary>
+        /// <summary>Generates text after each prompt like Generate, as a task.</summary>
         public Task<Report> GenerateAsync(
             IList<string> prompts, [AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
         {

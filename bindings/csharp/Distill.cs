@@ -17,7 +17,8 @@ namespace Optimize
         /// probable.</summary>
         Reverse = 1,
 
-        /// <summary>Jensen-Shannon divergence: mean of the divergences of both from their mean.</summary>
+        /// <summary>Jensen-Shannon divergence: the mean of the divergences of both distributions from their
+        /// mean.</summary>
         JensenShannon = 2,
     }
 
@@ -30,7 +31,7 @@ namespace Optimize
         /// <summary>Cosine decay to 0.</summary>
         Cosine = 1,
 
-        /// <summary>Constant learning rate.</summary>
+        /// <summary>Constant learning rate, without decay.</summary>
         Constant = 2,
     }
 
@@ -67,35 +68,35 @@ namespace Optimize
         /// <summary>Whether this is a validation on held-out text instead of a step.</summary>
         public bool IsValidation { get; private set; }
 
-        /// <summary>Training loss of this step, or validation loss.</summary>
+        /// <summary>Training loss of this step, or loss of this validation.</summary>
         public double Loss { get; private set; }
 
-        /// <summary>Norm of the gradients before clipping.</summary>
+        /// <summary>Norm of the gradients before clipping; 0 for a validation.</summary>
         public double GradientNorm { get; private set; }
 
-        /// <summary>Learning rate of this step.</summary>
+        /// <summary>Learning rate of this step; 0 for a validation.</summary>
         public double LearningRate { get; private set; }
 
-        /// <summary>Number of tokens per second in this step.</summary>
+        /// <summary>Number of tokens per second in this step; 0 for a validation.</summary>
         public double TokensPerSecond { get; private set; }
 
-        /// <summary>Time of the training, including the time before a resume.</summary>
+        /// <summary>Training time until now, including that of the resumed run.</summary>
         public TimeSpan Elapsed { get; private set; }
 
-        /// <summary>Estimated remaining time.</summary>
+        /// <summary>Estimated remaining time; zero for a validation.</summary>
         public TimeSpan Left { get; private set; }
     }
 
-    /// <summary>Options of Context.Distill. A field that is 0 or null has its default.</summary>
+    /// <summary>Options of Context.Distill. Properties that are 0 or null have their defaults.</summary>
     public sealed class DistillOptions
     {
-        /// <summary>Training text, which is required.</summary>
+        /// <summary>Training text; required.</summary>
         public string Text { get; set; }
 
         /// <summary>Number of passes over the text; 0 is 3.</summary>
         public uint Epochs { get; set; }
 
-        /// <summary>Whether each line of the text is a JSON object, `{"text": "..."}`, with a separate
+        /// <summary>Whether each line of the text is a JSON object, <c>{"text": "..."}</c>, with a separate
         /// text.</summary>
         public bool JsonLines { get; set; }
 
@@ -122,19 +123,21 @@ namespace Optimize
         /// <summary>Decay of the learning rate.</summary>
         public Schedule Schedule { get; set; }
 
-        /// <summary>Weight of the divergence of logits in the loss; 0 is 1 if both models have logits. For this and
-        /// the next four weights, a negative value disables the part of the loss.</summary>
+        /// <summary>Weight of the divergence of logits in the loss; 0 is 1 if both models have logits, and otherwise
+        /// disables this part. For this and the next four weights, a negative value disables the part of the
+        /// loss.</summary>
         public double LogitsWeight { get; set; }
 
         /// <summary>Weight of the cross-entropy with the tokens of the text, or with its classes; 0 disables
         /// it.</summary>
         public double LabelsWeight { get; set; }
 
-        /// <summary>Weight of the mean squared difference of hidden states; 0 is 1 if a model has no
-        /// logits.</summary>
+        /// <summary>Weight of the mean squared difference of hidden states; 0 is 1 if a model has no logits, and
+        /// otherwise disables this part.</summary>
         public double HiddenWeight { get; set; }
 
-        /// <summary>Weight of 1 - cosine of hidden states; 0 is 1 if a model has no logits.</summary>
+        /// <summary>Weight of 1 - cosine of hidden states; 0 is 1 if a model has no logits, and otherwise disables this
+        /// part.</summary>
         public double CosineWeight { get; set; }
 
         /// <summary>Weight of the divergence of self-attention relations (queries, keys, values) in the last layer; 0
@@ -152,7 +155,7 @@ namespace Optimize
         /// <summary>Maximum norm of the gradients; 0 is 1, a negative value disables clipping.</summary>
         public double MaxGradNorm { get; set; }
 
-        /// <summary>Share of the text that is held out for validation; 0 is 0.05.</summary>
+        /// <summary>Share of the text that is held out for validation, at most 0.5; 0 is 0.05.</summary>
         public double ValidationRatio { get; set; }
 
         /// <summary>Maximum training time in seconds; 0 is no limit.</summary>
@@ -173,36 +176,39 @@ namespace Optimize
         /// <summary>Names or globs of modules or weights that are not trained; null for none.</summary>
         [AllowNull, MaybeNull] public IList<string> Freeze { get; set; }
 
-        /// <summary>Layers of the teacher that form the student, if the argument student is null:
-        /// <c>layers:every-other</c>, or a number such as <c>layers:6</c>.</summary>
+        /// <summary>Layers of the teacher that form the student: <c>layers:every-other</c>, or a number of layers such
+        /// as <c>layers:6</c>; null if the argument student of Context.Distill is not null.</summary>
         [AllowNull, MaybeNull] public string StudentLayers { get; set; }
 
         /// <summary>Path of the checkpoint file, from which stopped training can continue, and which is removed when
         /// the training is complete; null for none.</summary>
         [AllowNull, MaybeNull] public string Checkpoint { get; set; }
 
-        /// <summary>Whether training continues from the checkpoint, if there is one. If false, an existing checkpoint
-        /// is an error.</summary>
+        /// <summary>Whether training continues from Checkpoint, which is then required, if the file exists. If false,
+        /// an existing file leads to Status.InvalidArgument.</summary>
         public bool Resume { get; set; }
 
         /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Path of the file that caches the teacher's outputs; null for none.</summary>
+        /// <summary>Path of a file that caches the teacher's outputs, so that the teacher runs only once on each part
+        /// of the text, also in later calls; null for none. The cache of another teacher or text leads to
+        /// Status.InvalidArgument.</summary>
         [AllowNull, MaybeNull] public string TeacherCache { get; set; }
 
         /// <summary>Number of most probable tokens or classes of each distribution in the cache; 0 is 64.</summary>
         public ulong TeacherTopK { get; set; }
 
-        /// <summary>Execution provider of teacher and student: Cpu, Cuda or Auto.</summary>
+        /// <summary>Execution provider of teacher and student: Cpu, Cuda or Auto. TensorRt leads to
+        /// Status.Unsupported.</summary>
         public Provider Provider { get; set; }
 
-        /// <summary>Index of the device, from 0.</summary>
+        /// <summary>Index of the device, from 0; ignored for the CPU.</summary>
         public uint DeviceId { get; set; }
 
-        /// <summary>Training callback, called after each step and each validation on the thread that makes the call;
-        /// null for none. An exception ends the training, with a checkpoint if one is enabled, and the call throws
-        /// it.</summary>
+        /// <summary>Training callback, called after each step and each validation, on the thread that makes the call;
+        /// null for none. If it throws, the training ends, a checkpoint is written if Checkpoint is set, and the call
+        /// throws the exception.</summary>
         [AllowNull, MaybeNull] public Action<TrainingStep> Training { get; set; }
 
         internal Native.DistillOptions ToNative(Scratch scratch)
@@ -249,9 +255,12 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Trains a student to reproduce the outputs of the teacher on a text, and returns the trained model;
-        /// both models are unchanged. The student may be null with StudentLayers. The report is in Model.Report. Throws
-        /// Status.Unsupported if a node of the student has no gradient.</summary>
+        /// <summary>Trains a student to reproduce the outputs of the teacher on the text of the options, and returns
+        /// the trained model, with the report in Model.Report; both models are unchanged. Either the student or
+        /// StudentLayers is required; the student is null with StudentLayers. Throws Status.Unsupported if a node of
+        /// the student has no gradient or the models have no outputs in common, and Status.NotFound if neither model
+        /// has a tokenizer. Throws Status.InvalidArgument if the text is too short, if there is a checkpoint and Resume
+        /// is false, or if the checkpoint or the teacher cache belongs to another training.</summary>
         public Model Distill(Model teacher, Model student, DistillOptions options, [AllowNull] Call call = null)
         {
             Need(teacher, "teacher");
@@ -261,7 +270,7 @@ namespace Optimize
                 var given = options.ToNative(scratch);
                 Model result = null;
                 BufferHandle report = null;
-                var learner = student ?? new Model(); // NULL to the library
+                var learner = student ?? new Model(); // without a handle: NULL for the library
                 var training = options.Training;
                 var caught = new Caught();
                 Native.TrainingFn tell = (userData,
@@ -271,7 +280,7 @@ namespace Optimize
                     this, teacher, learner, text, (UIntPtr)text.Length, ref given, ref native, out result, out report,
                         out error),
                     caught);
-                GC.KeepAlive(tell); // the library has its address
+                GC.KeepAlive(tell); // the library calls the delegate until here
                 result.Report = new Report(report);
                 return result;
             }

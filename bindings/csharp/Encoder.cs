@@ -1,4 +1,4 @@
-// Encoders, which compute the vectors of texts, or the scores of their classes.
+// Embedders, which compute vectors of texts, and classifiers, which compute scores of classes for texts.
 
 using System;
 using System.Collections.Generic;
@@ -18,12 +18,12 @@ namespace Optimize
         /// <summary>Number of texts per run; 0 for 8.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Number of tokens after which a text is truncated; 0 for the limit for texts in the model's files, or
-        /// else its number of positions, up to 512.</summary>
+        /// <summary>Number of tokens after which a text is truncated; 0 for the limit for texts in the model's files,
+        /// or else the number of positions of the model, up to 512.</summary>
         public uint MaxLength { get; set; }
 
-        /// <summary>Number of elements to keep of each vector, its first ones; 0 for the truncate_dim of the model, or
-        /// else all.</summary>
+        /// <summary>Number of elements to keep of each vector, its first ones; 0 for truncate_dim in the model's files,
+        /// or else all.</summary>
         public uint Dimensions { get; set; }
 
         /// <summary>Whether vectors are normalized to length 1, even if the model does not ask for it.</summary>
@@ -32,7 +32,8 @@ namespace Optimize
         /// <summary>Text that precedes every text, empty for none; null for the default prompt of the model.</summary>
         [AllowNull, MaybeNull] public string Prompt { get; set; }
 
-        /// <summary>Name of a prompt of the model, such as "query", instead of Prompt; null for none.</summary>
+        /// <summary>Name of a prompt of the model, such as "query"; null for none. Only one of Prompt and PromptName
+        /// may be set.</summary>
         [AllowNull, MaybeNull] public string PromptName { get; set; }
 
         /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>
@@ -67,7 +68,8 @@ namespace Optimize
         internal Embedder() { }
 
         /// <summary>Returns the vectors of texts, a float32 tensor of shape [texts, width]. Throws
-        /// Status.InvalidArgument if there are no texts.</summary>
+        /// Status.InvalidArgument if there are no texts, if a text has no tokens, or if Dimensions of the options is
+        /// larger than the width of the model's vectors.</summary>
         public Tensor Embed(IList<string> texts, [AllowNull] Call call = null)
         {
             Need(texts, "texts");
@@ -89,7 +91,8 @@ namespace Optimize
     public enum ScoreFunction
     {
         /// <summary>The function of the model: none if its output contains scores already, otherwise the one that its
-        /// files select.</summary>
+        /// files select, which is softmax by default, or sigmoid for a single class or multi-label
+        /// classification.</summary>
         Auto = 0,
 
         /// <summary>Softmax: the scores of a text are at least 0, and their sum is 1.</summary>
@@ -115,7 +118,7 @@ namespace Optimize
         public uint BatchSize { get; set; }
 
         /// <summary>Number of tokens after which a text or pair is truncated; 0 for the limit for texts in the model's
-        /// files, or else its number of positions, up to 512.</summary>
+        /// files, or else the number of positions of the model, up to 512.</summary>
         public uint MaxLength { get; set; }
 
         /// <summary>Function that turns logits into scores.</summary>
@@ -149,8 +152,8 @@ namespace Optimize
     {
         internal Classifier() { }
 
-        /// <summary>Returns the labels of the classes, by index; a class without a name has its index as label. Empty
-        /// if the model does not give the number of its classes.</summary>
+        /// <summary>Returns the labels of the classes, by index. A class without a name in the model's configuration
+        /// has its index as label. The list is empty if the model does not give the number of its classes.</summary>
         public IList<string> Labels()
         {
             var labels = new List<string>();
@@ -160,9 +163,10 @@ namespace Optimize
             return labels;
         }
 
-        /// <summary>Returns the scores of texts, a float32 tensor of shape [texts, classes]. With
-        /// <paramref name="second"/>, which must have one text for each of the texts, it returns the scores of
-        /// pairs.</summary>
+        /// <summary>Returns the scores of texts, a float32 tensor of shape [texts, classes]. If
+        /// <paramref name="second"/> is not null, row i has the scores of the pair of text i and second text i. Throws
+        /// Status.InvalidArgument if there are no texts, and ArgumentException if the numbers of texts and second texts
+        /// differ.</summary>
         public Tensor Classify(IList<string> texts, [AllowNull] IList<string> second = null,
             [AllowNull] Call call = null)
         {
@@ -185,8 +189,10 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Creates an embedder of a model. Throws Status.Unsupported if the model has no output for vectors,
-        /// and Status.NotFound without a tokenizer or a prompt of that name.</summary>
+        /// <summary>Creates an embedder of a model, which may be disposed of before the embedder. Throws
+        /// Status.Unsupported if the model has no output with vectors, Status.NotFound if there is no tokenizer or no
+        /// prompt with the name PromptName, Status.InvalidArgument if both Prompt and PromptName are set, and otherwise
+        /// the same as CreateSession.</summary>
         public Embedder CreateEmbedder(Model model, [AllowNull] EmbedderOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -196,15 +202,17 @@ namespace Optimize
             using (var scratch = new Scratch())
             {
                 var given = options.ToNative(scratch);
-                var tokenizer = options.Tokenizer ?? new Tokenizer(); // NULL to the library
+                var tokenizer = options.Tokenizer ?? new Tokenizer(); // without a handle: NULL for the library
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_embedder_new(
                     this, model, tokenizer, ref given, ref native, out embedder, out error));
             }
             return embedder;
         }
 
-        /// <summary>Creates a classifier of a model. Throws Status.Unsupported if the model is not a classifier of
-        /// texts, and Status.NotFound without a tokenizer.</summary>
+        /// <summary>Creates a classifier of a model, which may be disposed of before the classifier. Throws
+        /// Status.Unsupported if the model is not a classifier of texts, or if ScoreFunction is Auto and the model's
+        /// files name an unknown function; Status.NotFound if there is no tokenizer; and otherwise the same as
+        /// CreateSession.</summary>
         public Classifier CreateClassifier(Model model, [AllowNull] ClassifierOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -214,7 +222,7 @@ namespace Optimize
             using (var scratch = new Scratch())
             {
                 var given = options.ToNative(scratch);
-                var tokenizer = options.Tokenizer ?? new Tokenizer(); // NULL to the library
+                var tokenizer = options.Tokenizer ?? new Tokenizer(); // without a handle: NULL for the library
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_classifier_new(
                     this, model, tokenizer, ref given, ref native, out classifier, out error));
             }

@@ -12,7 +12,7 @@ namespace Optimize
         /// <summary>Mean of the probabilities, of the normalized embeddings, or of the numeric outputs.</summary>
         Mean = 0,
 
-        /// <summary>Weighted mean of what Mean averages; requires Weights.</summary>
+        /// <summary>The same mean as with Mean, weighted by Weights, which are required.</summary>
         Weighted = 1,
 
         /// <summary>Softmax of the mean of the logits.</summary>
@@ -30,11 +30,11 @@ namespace Optimize
         /// <summary>Sum of the weights of the members that rank the token or class first.</summary>
         Vote = 6,
 
-        /// <summary>Probabilities of the first member divided by those of the second, where the former are at least a
-        /// tenth of their maximum.</summary>
+        /// <summary>Probabilities of the first member divided by those of the second, for tokens whose probability in
+        /// the first member is at least a tenth of the maximum.</summary>
         Contrastive = 7,
 
-        /// <summary>Best of the texts that the members generate, by the scores of all members.</summary>
+        /// <summary>The text, of those that the members generate, with the best score from all members.</summary>
         Rerank = 8,
 
         /// <summary>Concatenated embeddings, each normalized and multiplied by the square root of its weight.</summary>
@@ -69,25 +69,25 @@ namespace Optimize
         /// <summary>Task of the members.</summary>
         public EnsembleTask Task { get; set; }
 
-        /// <summary>Whether distributions are combined only where the members' most probable tokens differ; elsewhere
-        /// that of the first member is used.</summary>
+        /// <summary>Whether the distribution of the first member is used alone where all members rank the same token
+        /// first.</summary>
         public bool Gate { get; set; }
 
-        /// <summary>Whether members may have different vocabularies, which are combined by the text of their
-        /// tokens.</summary>
+        /// <summary>Whether members may have different vocabularies; their distributions are then combined by the text
+        /// of the tokens.</summary>
         public bool AllowDifferentVocabularies { get; set; }
 
         /// <summary>Rerank: number of texts that each member generates; 0 for 1.</summary>
         public uint Candidates { get; set; }
 
         /// <summary>Rerank: power of the length of a text by which its log-probability is divided; 0 for 1,
-        /// negative for 0.</summary>
+        /// a negative number for 0.</summary>
         public double LengthPenalty { get; set; }
 
         /// <summary>Weights of the members, at least 0, one per member; null for equal weights.</summary>
         [AllowNull, MaybeNull] public IList<double> Weights { get; set; }
 
-        /// <summary>Temperatures above 0, one per member, which divide its logits; null for 1.</summary>
+        /// <summary>Temperatures above 0, one per member, which divide the logits of the member; null for 1.</summary>
         [AllowNull, MaybeNull] public IList<double> Temperatures { get; set; }
 
         internal Native.EnsembleOptions ToNative(Scratch scratch)
@@ -146,13 +146,13 @@ namespace Optimize
         /// <summary>Merge method.</summary>
         public MergeMethod Method { get; set; }
 
-        /// <summary>Weights of the models, one per model; null for equal weights.</summary>
+        /// <summary>Weights of the models, at least 0, one per model; null for equal weights.</summary>
         [AllowNull, MaybeNull] public IList<double> Weights { get; set; }
 
         /// <summary>Ties: the base model, from which the models were trained; required for this method.</summary>
         [AllowNull, MaybeNull] public Model Base { get; set; }
 
-        /// <summary>Ties: share of each model's changes to keep; 0 for 0.2.</summary>
+        /// <summary>Ties: share of each model's changes from Base to keep, at most 1; 0 for 0.2.</summary>
         public double Density { get; set; }
 
         /// <summary>Ties: factor of the mean change; 0 for 1.</summary>
@@ -163,17 +163,19 @@ namespace Optimize
         [AllowNull, MaybeNull] public string ScratchFolder { get; set; }
     }
 
-    /// <summary>An ensemble: several models and the method that combines their outputs. It is immutable.</summary>
+    /// <summary>An ensemble: several models, and a method that combines their outputs. It is immutable.</summary>
     public sealed class Ensemble : Handle
     {
         internal Ensemble() { }
 
-        /// <summary>Report of Context.Fit as JSON, if Context.Fit created this ensemble; otherwise null.</summary>
+        /// <summary>Report of Context.Fit as JSON, {"weights", "member_nll", "equal_nll", "fitted_nll", "gap",
+        /// "tokens"}, if Context.Fit returned this ensemble; otherwise null.</summary>
         public Report Report { get; internal set; }
 
         /// <summary>Creates an ensemble of models, which may be disposed of before the ensemble. Throws
-        /// Status.InvalidArgument if there is only one model, if tasks or vocabularies differ, or if the options do not
-        /// fit the models.</summary>
+        /// Status.InvalidArgument if there are fewer than two models, if the models have different tasks, if their
+        /// vocabularies differ and AllowDifferentVocabularies is false, or if the options do not fit the
+        /// models.</summary>
         public static Ensemble Create(IList<Model> models, [AllowNull] EnsembleOptions options = null)
         {
             using (var scratch = new Scratch())
@@ -188,8 +190,10 @@ namespace Optimize
             }
         }
 
-        /// <summary>Loads an ensemble and its members from a manifest: ensemble.json, or a folder that contains
-        /// it.</summary>
+        /// <summary>Loads an ensemble and its members from a manifest: the file ensemble.json, or a folder that
+        /// contains it. Throws Status.NotFound if there is no manifest; Status.InvalidModel if the manifest is damaged
+        /// or has a newer version, or if the size of a member differs from that in the manifest; and otherwise the same
+        /// as Context.Load for a member.</summary>
         public static Ensemble Load(string path)
         {
             Ensemble ensemble;
@@ -198,8 +202,9 @@ namespace Optimize
             return ensemble;
         }
 
-        /// <summary>Saves a manifest with the paths of the members in a folder, which is created if necessary. The
-        /// members are not copied. Throws Status.InvalidArgument if a member exists only in memory.</summary>
+        /// <summary>Writes a manifest, ensemble.json with the paths of the members, to a folder, which is created if
+        /// necessary. The members are not copied. Throws Status.InvalidArgument if a member exists only in memory. For
+        /// members that do not generate text, it also throws the same as Fuse.</summary>
         public void Save(string folder)
         {
             ErrorHandle error;
@@ -216,8 +221,9 @@ namespace Optimize
             return new Report(report);
         }
 
-        /// <summary>Returns a model that contains all members as branches and combines their outputs. The report is
-        /// in Model.Report. Throws Status.Unsupported if the members cannot be fused.</summary>
+        /// <summary>Returns a model that contains all members as branches and combines their outputs, with the report
+        /// in Model.Report. The logits of a fused decoder are the logarithms of the combined probabilities. Throws
+        /// Status.Unsupported if the members cannot be fused.</summary>
         public Model Fuse([AllowNull] Call call = null)
         {
             Model result = null;
@@ -228,8 +234,10 @@ namespace Optimize
             return result;
         }
 
-        /// <summary>Returns a model with the merged weights of models of one architecture, which has the size of one of
-        /// them. The report is in Model.Report. Throws Status.InvalidArgument if graphs or shapes differ.</summary>
+        /// <summary>Merges the weights of at least two models of one architecture, and returns a model of the size of
+        /// one of the models, with the report in Model.Report. Throws Status.InvalidArgument if graphs or shapes of the
+        /// models differ or an option is out of range, and Status.Unsupported if a weight that differs is
+        /// quantized.</summary>
         public static Model Merge(IList<Model> models, [AllowNull] MergeOptions options = null,
             [AllowNull] Call call = null)
         {

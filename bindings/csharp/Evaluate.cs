@@ -8,8 +8,8 @@ namespace Optimize
     /// <summary>Evaluation task of Context.Evaluate. It determines the format of the data.</summary>
     public enum EvaluateTask
     {
-        /// <summary>The task that fits the model: perplexity for text generation, otherwise embedding or
-        /// classification.</summary>
+        /// <summary>The task that fits the model: perplexity for text generation, embedding for embedding models,
+        /// classification for classifiers.</summary>
         Default = 0,
 
         /// <summary>Perplexity of a language model on plain text.</summary>
@@ -45,10 +45,10 @@ namespace Optimize
         /// <summary>Evaluation task.</summary>
         public EvaluateTask Task { get; set; }
 
-        /// <summary>Second model, which is compared with the first on the same data; null for none.</summary>
+        /// <summary>Changed model, which is compared with the model on the same data; null for none.</summary>
         [AllowNull, MaybeNull] public Model Against { get; set; }
 
-        /// <summary>Tokenizer of the texts; null for that of the model.</summary>
+        /// <summary>Tokenizer of the data; null for that of the model.</summary>
         [AllowNull, MaybeNull] public Tokenizer Tokenizer { get; set; }
 
         /// <summary>Number of threads; 0 for that of the context.</summary>
@@ -71,7 +71,7 @@ namespace Optimize
         public ulong MaxTexts { get; set; }
 
         /// <summary>Other tasks: number of tokens after which a text is truncated; 0 for the limit for texts in the
-        /// model's files, or else its number of positions, up to 512.</summary>
+        /// model's files, or else the number of positions of the model, up to 512.</summary>
         public uint MaxLength { get; set; }
 
         /// <summary>Other tasks: number of texts per run; 0 for 1.</summary>
@@ -80,7 +80,7 @@ namespace Optimize
         /// <summary>Probe: seed of the split into training set and test set.</summary>
         public ulong Seed { get; set; }
 
-        /// <summary>Probe: share of the texts of each class in the test set; 0 for 0.2.</summary>
+        /// <summary>Probe: share of the texts of each class in the test set, below 1; 0 for 0.2.</summary>
         public double TestShare { get; set; }
 
         /// <summary>Probe: L2 penalty on the weights of the linear classifier; 0 for 0.5, negative for none.
@@ -118,8 +118,12 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Evaluates a model on data, which is the content of a file in the format of the task, or with
-        /// Against compares two models on the data. Returns the JSON of docs/report.md.</summary>
+        /// <summary>Evaluates a model on data, the content of a file in the format of the task. If Against of the
+        /// options is not null, which EvaluateTask.Embedding requires, both models are compared on the data. Returns
+        /// the JSON of docs/report.md. Throws Status.NotFound if there is no tokenizer, and Status.InvalidArgument if
+        /// the data do not have the format of the task, if options do not fit the model, or if the models cannot be
+        /// compared. Also throws Status.Unsupported if a model does not support the task; Status.LimitExceeded above 64
+        /// MiB of data; and otherwise the same as CreateSession.</summary>
         public Report Evaluate(Model model, string data, [AllowNull] EvaluateOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -127,8 +131,9 @@ namespace Optimize
             if (data == null) throw new ArgumentNullException("data");
             options = options ?? new EvaluateOptions();
             var bytes = Utf8.BytesWithoutEnd(data);
-            var against = options.Against ?? new Model(); // NULL to the library
-            var tokenizer = options.Tokenizer ?? new Tokenizer(); // NULL to the library
+            // Objects without a handle are NULL for the library.
+            var against = options.Against ?? new Model();
+            var tokenizer = options.Tokenizer ?? new Tokenizer();
             BufferHandle report = null;
             using (var scratch = new Scratch())
             {

@@ -27,13 +27,15 @@ namespace Optimize
         /// <summary>Whether the beginning of the answer, which otherwise ends the prompt, is left out.</summary>
         public bool NoGenerationPrompt { get; set; }
 
-        /// <summary>Tools that the model may call, a JSON list of their schemas; null for none.</summary>
+        /// <summary>Tools that the model may call, a JSON list of their schemas, {"type": "function", "function":
+        /// {...}}; null for none.</summary>
         [AllowNull, MaybeNull] public string Tools { get; set; }
 
         /// <summary>Further variables of the template, a JSON object; null for none.</summary>
         [AllowNull, MaybeNull] public string Variables { get; set; }
 
-        /// <summary>Use of the reasoning of the model before its answer.</summary>
+        /// <summary>Use of the reasoning of the model before its answer, which sets the variable
+        /// enable_thinking.</summary>
         public Thinking Thinking { get; set; }
     }
 
@@ -141,7 +143,8 @@ namespace Optimize
         public double Agreement { get; private set; }
     }
 
-    /// <summary>Options of Context.CreateGenerator.</summary>
+    /// <summary>Options of Context.CreateGenerator. A generator with a draft (Draft or DraftLookup) has a single row;
+    /// an ensemble cannot have a draft.</summary>
     public sealed class GeneratorOptions
     {
         /// <summary>Number of threads; 0 for that of the context.</summary>
@@ -154,17 +157,21 @@ namespace Optimize
         /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>
         [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
-        /// <summary>Draft model for speculative decoding, whose vocabulary has every token of the model; null for
-        /// none. It may be disposed when the generator has been created.</summary>
+        /// <summary>Draft model for speculative decoding: a smaller decoder, whose vocabulary has every token of the
+        /// model. The model verifies the tokens that it drafts, several in one run. Null for none. The draft model may
+        /// be disposed of before the generator.</summary>
         [AllowNull, MaybeNull] public Model Draft { get; set; }
 
-        /// <summary>Whether tokens are drafted by prompt look-up.</summary>
+        /// <summary>Whether tokens are drafted by prompt look-up: the drafted tokens are those that followed the
+        /// longest earlier occurrence of the last tokens. Draft drafts where nothing is found.</summary>
         public bool DraftLookup { get; set; }
 
-        /// <summary>Maximum number of drafted tokens per run of the model; 0 for 8.</summary>
+        /// <summary>Maximum number of drafted tokens per run of the model, at most 64; 0 for 8.</summary>
         public uint DraftMax { get; set; }
 
-        /// <summary>Element type of the KV cache. Any value but Float32 needs this library's kernels.</summary>
+        /// <summary>Element type of the KV cache. With any value but Float32, Status.BackendMissing is thrown if this
+        /// library's kernels cannot be used, and Status.Unsupported if the model has no cache that they read and
+        /// write.</summary>
         public KvCacheType KvCacheType { get; set; }
 
         internal Native.GeneratorOptions ToNative(Scratch scratch)
@@ -189,10 +196,10 @@ namespace Optimize
 
     /// <summary>Options of Generator.Generate, Run and Append. By default, generation selects the most probable token
     /// each time, and ends after at most 256 new tokens. TopK above 1, TopP and MinP need a Temperature above 0 or
-    /// ModelSampling; without, the call throws Status.InvalidArgument.</summary>
+    /// ModelSampling; without these, the call throws Status.InvalidArgument.</summary>
     public sealed class GenerateOptions
     {
-        /// <summary>Maximum number of new tokens per row; 0 means no limit, or 256 if MaxLength is 0, too.</summary>
+        /// <summary>Maximum number of new tokens per row; 0 for no limit, or for 256 if MaxLength is also 0.</summary>
         public uint MaxNewTokens { get; set; }
 
         /// <summary>Maximum number of tokens per row, including the prompt; 0 for no limit.</summary>
@@ -233,15 +240,16 @@ namespace Optimize
         /// most probable tokens.</summary>
         public uint Logprobs { get; set; }
 
-        /// <summary>Seed of sampling; on one machine, the same seed gives the same text.</summary>
+        /// <summary>Seed of sampling. The same seed gives the same text for the same prompts, options, model and
+        /// machine.</summary>
         public ulong Seed { get; set; }
 
-        /// <summary>Strings that end the text of a row and are not part of it.</summary>
+        /// <summary>Strings that end the text of a row and are not part of it; null for none.</summary>
         [AllowNull, MaybeNull] public IList<string> Stop { get; set; }
 
-        /// <summary>Token callback, called for every generated token on the thread that makes the call; null for none.
-        /// A return value of false ends all rows. An exception also ends them, and the call throws it; Run can then
-        /// continue the texts.</summary>
+        /// <summary>Token callback, called for every generated token, on the thread that makes the call; null for none.
+        /// A return value of false ends all rows. If it throws, all rows end, and the call throws the exception; Run
+        /// can then continue the texts.</summary>
         [AllowNull, MaybeNull] public Func<Written, bool> OnToken { get; set; }
 
         /// <summary>Whether prompts already contain their special tokens, like those of Model.RenderChat.</summary>
@@ -250,13 +258,13 @@ namespace Optimize
         /// <summary>Whether generation continues after end-of-text tokens.</summary>
         public bool IgnoreEos { get; set; }
 
-        /// <summary>Ids of tokens that end the text of a row and are not part of it.</summary>
+        /// <summary>Ids of tokens that end the text of a row and are not part of it; null for none.</summary>
         [AllowNull, MaybeNull] public IList<long> StopTokens { get; set; }
 
         internal GenerateOptions Copy() { return (GenerateOptions)MemberwiseClone(); }
 
-        /// <summary>Whether to sample, where fields that are 0 have the values that the model recommends
-        /// (generation_config.json).</summary>
+        /// <summary>Whether to sample. Temperature, TopK, TopP, MinP, RepetitionPenalty and NoRepeatNgramSize then have
+        /// the values that the model recommends (generation_config.json), if they are 0.</summary>
         public bool ModelSampling { get; set; }
 
         internal Native.GenerateOptions ToNative(Scratch scratch)
@@ -288,15 +296,18 @@ namespace Optimize
     }
 
     /// <summary>A generator: a decoder, or an ensemble of decoders, with the rows of text that it has read and
-    /// generated so far. It accepts one call at a time: a concurrent call throws Status.Busy.</summary>
+    /// generated so far. It accepts one call at a time: a concurrent call of any method but Placement throws
+    /// Status.Busy.</summary>
     public sealed partial class Generator : Handle
     {
         internal Generator() { }
 
         /// <summary>Generates text after each prompt; previous rows are discarded. Returns JSON: {"generations":
-        /// [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}; Report.Generations reads it. Throws
+        /// [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}, which Report.Generations reads. Throws
         /// Status.InvalidArgument if there are no prompts, if a prompt is empty or longer than the limit of the model,
-        /// or if the model has no tokenizer.</summary>
+        /// if the model has no tokenizer, or if the generator has a draft and there are several prompts. Also throws
+        /// Status.Unsupported if the generator has a draft and the model outputs the logits of the last token only;
+        /// Status.Busy during another call; and Status.Runtime if ONNX Runtime fails.</summary>
         public Report Generate(IList<string> prompts, [AllowNull] GenerateOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -312,9 +323,10 @@ namespace Optimize
             }
         }
 
-        /// <summary>Appends text to a row, for example a message of a conversation to row 0. If there are no rows, it
-        /// creates row 0. The next Run reads the text. Of the options, only Rendered is used. Throws Status.NotFound if
-        /// the row does not exist.</summary>
+        /// <summary>Appends text to the row with the index <paramref name="row"/>, for example a message of a
+        /// conversation to row 0. If there are no rows, row 0 is created. The next Run reads the text. Of the options,
+        /// only Rendered has an effect. Throws Status.NotFound if the row does not exist, and Status.Busy during
+        /// another call.</summary>
         public void Append(uint row, string text, [AllowNull] GenerateOptions options = null)
         {
             using (var scratch = new Scratch())
@@ -328,9 +340,9 @@ namespace Optimize
             }
         }
 
-        /// <summary>Generates text in all rows, without processing earlier tokens again. Returns JSON as from Generate,
-        /// for the new tokens. Throws Status.InvalidArgument if a row is empty or has reached the limit of the
-        /// model.</summary>
+        /// <summary>Continues the text of all rows, without processing earlier tokens again. Returns JSON like that of
+        /// Generate, for the new tokens. Throws Status.InvalidArgument if a row is empty or has reached the limit of
+        /// the model, and otherwise the same as Generate.</summary>
         public Report Run([AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
         {
             using (var scratch = new Scratch())
@@ -340,7 +352,8 @@ namespace Optimize
                             this, ref given, ref native, out report, out error));
         }
 
-        /// <summary>Discards all rows of the generator.</summary>
+        /// <summary>Discards all rows of the generator, which can then be used for another text. Throws Status.Busy
+        /// during another call.</summary>
         public void Reset()
         {
             ErrorHandle error;
@@ -361,7 +374,7 @@ namespace Optimize
             BufferHandle report = null;
             Call.Run(call, (ref Native.Call native, out ErrorHandle error) =>
                 write(ref given, ref native, out report, out error), caught);
-            GC.KeepAlive(tell); // the library has its address
+            GC.KeepAlive(tell); // the library calls the delegate until here
             return new Report(report);
         }
 

@@ -11,12 +11,13 @@ namespace Optimize
 {
     internal static partial class Native
     {
-        // The name of liboptimize.so. The runtime searches for it next to the program, in the native folder of the
-        // package, and where the system's loader searches (LD_LIBRARY_PATH, ld.so.conf).
+        // The name of liboptimize.so for the runtime, which adds "lib" and ".so". It searches for the file next to the
+        // program, in the native folder of the NuGet package, and where the system's loader searches (LD_LIBRARY_PATH,
+        // ld.so.conf).
         private const string Library = "optimize";
 
-        // The name of the library that is installed without the development package, which has the link
-        // liboptimize.so. For Mono, Optimize.dll.config maps the name in the same way.
+        // The file name of the library where the development package, which has the link liboptimize.so, is not
+        // installed. Resolve tries this name second. For Mono, Optimize.dll.config maps the name in the same way.
         internal const string Soname = "liboptimize.so.0.1";
 
 #if NET8_0_OR_GREATER

@@ -21,8 +21,9 @@ namespace Optimize
         Debug = 4,
     }
 
-    /// <summary>Log callback, which receives the log messages of the whole process, on any thread, also on several at
-    /// once. The target is "optimize" or "onnxruntime". Exceptions that the callback throws are ignored.</summary>
+    /// <summary>Log callback, which receives the log messages of the whole process, on any thread, also on several
+    /// threads at once. The target is the library that the message comes from: "optimize" or "onnxruntime". Exceptions
+    /// that the callback throws are ignored.</summary>
     public delegate void LogFunction(LogLevel level, string target, string message);
 
     /// <summary>Format of the text that Context.CountersText returns.</summary>
@@ -35,7 +36,8 @@ namespace Optimize
         Prometheus = 1,
     }
 
-    /// <summary>Counters of all models, sessions and threads of the process since its start.</summary>
+    /// <summary>Counters of all models, sessions and threads of the process since its start, as they were when
+    /// Context.Counters returned them. They are never reset.</summary>
     public sealed class Counters
     {
         private readonly Native.Counters raw;
@@ -45,7 +47,8 @@ namespace Optimize
         /// <summary>Number of models that were loaded from files or memory.</summary>
         public ulong ModelsLoaded { get { return raw.ModelsLoaded; } }
 
-        /// <summary>Size of the models in ModelsLoaded, in bytes.</summary>
+        /// <summary>Sum of the sizes of the models in ModelsLoaded, in bytes. Mapped weights count, even if they were
+        /// never read.</summary>
         public ulong BytesLoaded { get { return raw.BytesLoaded; } }
 
         /// <summary>Time that the loading of models took, in seconds.</summary>
@@ -61,7 +64,7 @@ namespace Optimize
         /// <summary>Number of runs of sessions that ended, including failed ones.</summary>
         public ulong Runs { get { return raw.Runs; } }
 
-        /// <summary>Number of runs that failed or were cancelled.</summary>
+        /// <summary>Number of runs that failed, including cancelled ones.</summary>
         public ulong FailedRuns { get { return raw.FailedRuns; } }
 
         /// <summary>Time that runs took, in seconds, summed over threads.</summary>
@@ -70,7 +73,7 @@ namespace Optimize
         /// <summary>Number of runs that are now in progress.</summary>
         public ulong ActiveRuns { get { return raw.ActiveRuns; } }
 
-        /// <summary>Number of calls that now wait for another call of the same engine.</summary>
+        /// <summary>Number of calls that now wait for another call of the same TensorRT engine to end.</summary>
         public ulong WaitingCalls { get { return raw.WaitingCalls; } }
 
         /// <summary>Number of tokens that the models of generators have read: those of prompts, and generated
@@ -83,8 +86,8 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Delegate that the library calls with log messages, kept here so that it is not collected; null
-        /// without a log callback.</summary>
+        /// <summary>Delegate that the library calls with log messages; null without a log callback. The field keeps the
+        /// garbage collector from collecting the delegate.</summary>
         private Native.LogFn log;
 
         /// <summary>Returns the counters of the process, which are the same for all contexts.</summary>
@@ -96,7 +99,8 @@ namespace Optimize
             return new Counters(raw);
         }
 
-        /// <summary>Returns the counters of the process as JSON or in the text format of Prometheus.</summary>
+        /// <summary>Returns the counters of the process as JSON or in the text format of Prometheus. Throws
+        /// Status.InvalidArgument for an unknown format.</summary>
         public string CountersText(CountersFormat format = CountersFormat.Json)
         {
             BufferHandle text;
@@ -106,7 +110,7 @@ namespace Optimize
             return text.Take();
         }
 
-        /// <summary>Returns a callback for the library that calls a function.</summary>
+        /// <summary>Returns a delegate for the library that calls a log callback.</summary>
         private static Native.LogFn Receiver(LogFunction function)
         {
             return (userData, level, target, message) =>
@@ -117,7 +121,7 @@ namespace Optimize
                 }
                 catch (Exception)
                 {
-                    // must not unwind through the library
+                    // An exception must not unwind through the library.
                 }
             };
         }

@@ -1,4 +1,4 @@
-// Models, and the options of functions that use them.
+// Models, and the options of quantizing and benchmarks.
 
 using System;
 using System.Collections.Generic;
@@ -6,13 +6,14 @@ using System.Text;
 
 namespace Optimize
 {
-    /// <summary>Use of 7 instead of 8 bits for weights, which x86 processors without VNNI require.</summary>
+    /// <summary>Use of only 7 of 8 bits for weights, because sums of 8-bit products can saturate on x86 processors
+    /// without VNNI.</summary>
     public enum ReduceRange
     {
         /// <summary>7 bits if the processor of this machine requires it.</summary>
         Auto = 0,
 
-        /// <summary>7 bits: for models that will run on processors without VNNI.</summary>
+        /// <summary>7 bits, for models that will run on x86 processors without VNNI.</summary>
         On = 1,
 
         /// <summary>8 bits.</summary>
@@ -35,7 +36,7 @@ namespace Optimize
         Static = 2,
     }
 
-    /// <summary>Algorithm that chooses the codes of block-quantized weights.</summary>
+    /// <summary>Algorithm that chooses the codes (the quantized values) of block-quantized weights.</summary>
     public enum Algorithm
     {
         /// <summary>GPTQ with calibration data, otherwise RTN.</summary>
@@ -56,7 +57,8 @@ namespace Optimize
         Awq = 4,
     }
 
-    /// <summary>Method by which static quantization determines the range of an activation.</summary>
+    /// <summary>Method by which static quantization determines the range of an activation from calibration
+    /// data.</summary>
     public enum CalibrationMethod
     {
         /// <summary>The range from the minimum to the maximum value.</summary>
@@ -72,7 +74,8 @@ namespace Optimize
         Mse = 3,
     }
 
-    /// <summary>Type of the scales of blocks in the file. Sessions convert scales to float32.</summary>
+    /// <summary>Element type in which the file stores the scales of blocks. Sessions convert scales to
+    /// float32.</summary>
     public enum ScaleType
     {
         /// <summary>uint8, times a float32 factor per row.</summary>
@@ -85,7 +88,8 @@ namespace Optimize
         Float32 = 2,
     }
 
-    /// <summary>Options of Context.Quantize.</summary>
+    /// <summary>Options of Context.Quantize and Context.Plan. Properties that are 0 or null have their
+    /// defaults.</summary>
     public sealed class QuantizeOptions
     {
         /// <summary>Kind of quantization.</summary>
@@ -106,11 +110,11 @@ namespace Optimize
         /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Weight-only: number of consecutive elements of a row that share a scale, 16 to 256; 0 for
-        /// 32.</summary>
+        /// <summary>Weight-only: number of consecutive elements of a row that share a scale: 16, 32, 64, 128 or 256;
+        /// 0 for 32.</summary>
         public uint BlockSize { get; set; }
 
-        /// <summary>Weight-only: whether quantization is symmetric, without zero points.</summary>
+        /// <summary>Weight-only: whether blocks have no zero points. Those of 8 bits never have zero points.</summary>
         public bool Symmetric { get; set; }
 
         /// <summary>Weight-only: type of the scales.</summary>
@@ -120,21 +124,22 @@ namespace Optimize
         /// faster; 1 keeps them float32; 0 for 4.</summary>
         public uint AccuracyLevel { get; set; }
 
-        /// <summary>Minimum number of elements of a weight; 0 for 1024.</summary>
+        /// <summary>Minimum number of elements of a weight to quantize; 0 for 1024.</summary>
         public ulong MinElements { get; set; }
 
-        /// <summary>Globs of the names of nodes and weights to quantize; none for all nodes.</summary>
+        /// <summary>Globs of the names of nodes and weights to quantize; null for all nodes.</summary>
         [AllowNull, MaybeNull] public IList<string> Include { get; set; }
 
-        /// <summary>Globs of the names of nodes and weights to leave unchanged, also if Include matches
-        /// them.</summary>
+        /// <summary>Globs of the names of nodes and weights to leave unchanged, even if Include matches them; null
+        /// for none.</summary>
         [AllowNull, MaybeNull] public IList<string> Exclude { get; set; }
 
-        /// <summary>Weight-only: texts <c>GLOB=BITS</c> or <c>GLOB=BITS/BLOCK</c>, which set other bits for matching
-        /// nodes and weights.</summary>
+        /// <summary>Weight-only: texts <c>GLOB=BITS</c> or <c>GLOB=BITS/BLOCK</c>, which set other bits and another
+        /// block size for matching nodes and weights; the first match counts. Null for none.</summary>
         [AllowNull, MaybeNull] public IList<string> Overrides { get; set; }
 
-        /// <summary>Calibration text; null for none. For weight-only, it selects GPTQ.</summary>
+        /// <summary>Calibration text, for which the model must have a tokenizer; null for none. With a text,
+        /// Algorithm.Auto selects GPTQ for weight-only quantization.</summary>
         [AllowNull, MaybeNull] public string Calibration { get; set; }
 
         /// <summary>Number of windows of the calibration text; 0 for 16.</summary>
@@ -161,19 +166,20 @@ namespace Optimize
         /// the weights; 0 disables it.</summary>
         public double SmoothQuant { get; set; }
 
-        /// <summary>Maximum loss: mean Kullback-Leibler divergence in nats for models with logits, otherwise 1 - mean
-        /// cosine; 0 for no limit.</summary>
+        /// <summary>Maximum loss of each judged output (docs/report.md): mean Kullback-Leibler divergence in nats for
+        /// logits, 1 - mean cosine for other outputs; 0 for no limit. Needs ONNX Runtime.</summary>
         public double MaxQualityLoss { get; set; }
 
-        /// <summary>Maximum size of the result in bytes; 0 for no limit.</summary>
+        /// <summary>Maximum size of the result in bytes, for which the bits of each weight are chosen, from Bits up; 0
+        /// for no limit. Needs ONNX Runtime.</summary>
         public ulong TargetSize { get; set; }
 
         /// <summary>Whether speed is measured, and nodes that are not faster when quantized stay float. Needs ONNX
         /// Runtime.</summary>
         public bool NeverSlower { get; set; }
 
-        /// <summary>Calibration tensors for the inputs, by name, instead of a text. Their first dimension counts
-        /// samples.</summary>
+        /// <summary>Calibration tensors by the name of the input, instead of Calibration; null for none. The first
+        /// dimension of each tensor counts samples.</summary>
         [AllowNull, MaybeNull] public IDictionary<string, Tensor> CalibrationTensors { get; set; }
 
         internal Native.QuantizeOptions ToNative(Scratch scratch)
@@ -217,10 +223,11 @@ namespace Optimize
         }
     }
 
-    /// <summary>Options of Context.Benchmark.</summary>
+    /// <summary>Options of Context.Benchmark and Context.BenchmarkEngine. Properties that are 0 or null have their
+    /// defaults.</summary>
     public sealed class BenchmarkOptions
     {
-        /// <summary>Tokenizer of the texts; null generates random inputs instead of texts.</summary>
+        /// <summary>Tokenizer of the texts; with null, inputs are generated instead of texts.</summary>
         [AllowNull, MaybeNull] public Tokenizer Tokenizer { get; set; }
 
         /// <summary>Number of timed rounds; 0 for 50.</summary>
@@ -240,29 +247,30 @@ namespace Optimize
         /// built-in texts and generated inputs.</summary>
         public uint SequenceLength { get; set; }
 
-        /// <summary>Time limit of the timed rounds in milliseconds, at least 5 of which run; 0 for 30000.</summary>
+        /// <summary>Time limit of the timed rounds in milliseconds; 0 for 30000. At least 5 rounds run.</summary>
         public uint MaxMilliseconds { get; set; }
 
         /// <summary>Seed of generated inputs and of the bootstrap.</summary>
         public uint Seed { get; set; }
 
-        /// <summary>Texts on which the models are compared; none for built-in sentences. Texts need a
-        /// tokenizer.</summary>
+        /// <summary>Texts on which the models are compared, for which Tokenizer is required; null for built-in
+        /// sentences.</summary>
         [AllowNull, MaybeNull] public IList<string> Texts { get; set; }
 
-        /// <summary>Shapes of generated inputs, each "NAME:2x3x4", for inputs with dynamic dimensions.</summary>
+        /// <summary>Shapes of generated inputs, each "NAME:2x3x4", for inputs with dynamic dimensions; null for
+        /// none.</summary>
         [AllowNull, MaybeNull] public IList<string> Shapes { get; set; }
 
-        /// <summary>Values of generated inputs, each "NAME:1,2,3", for inputs that cannot be random
-        /// numbers.</summary>
+        /// <summary>Values of generated inputs, for inputs that cannot be random numbers; null for none. Each is
+        /// "NAME:1,2,3", with one number for each element, or "NAME:1", with one number for all elements.</summary>
         [AllowNull, MaybeNull] public IList<string> Values { get; set; }
 
-        /// <summary>Tensors for the inputs, by name, instead of texts and generated inputs. Their first dimension
-        /// counts samples.</summary>
+        /// <summary>Tensors for the inputs of the models, by name, instead of texts and generated inputs; null for
+        /// none. The first dimension of each tensor counts samples.</summary>
         [AllowNull, MaybeNull] public IDictionary<string, Tensor> Inputs { get; set; }
 
-        /// <summary>Whether you trust the source of the models. Engines inside a model contain executable
-        /// code.</summary>
+        /// <summary>Whether you trust the source of the models. Engines inside a model contain executable code; if
+        /// false, such a model leads to Status.Untrusted.</summary>
         public bool TrustEngines { get; set; }
 
         /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>
@@ -299,7 +307,7 @@ namespace Optimize
         }
     }
 
-    /// <summary>Storage of the weights by Model.Save.</summary>
+    /// <summary>Place where Model.Save stores the weights.</summary>
     public enum ExternalData
     {
         /// <summary>In the .onnx file up to 1 GiB, above that in a file next to it.</summary>
@@ -312,15 +320,17 @@ namespace Optimize
         Always = 2,
     }
 
-    /// <summary>A loaded or created model. It is immutable.</summary>
+    /// <summary>A loaded or created model. It is immutable. Files from which a model was loaded are memory-mapped: they
+    /// must not be overwritten while the model, or an object created from it, exists.</summary>
     public sealed partial class Model : Handle
     {
         internal Model() { }
 
-        /// <summary>Report in the JSON of docs/report.md, if a technique made this model; otherwise null.</summary>
+        /// <summary>Report of the technique that returned this model, the JSON of docs/report.md; null for other
+        /// models.</summary>
         public Report Report { get; internal set; }
 
-        /// <summary>Returns the tokenizer of the model; throws Status.NotFound if it has none.</summary>
+        /// <summary>Returns the tokenizer of the model. Throws Status.NotFound if the model has none.</summary>
         public Tokenizer LoadTokenizer()
         {
             Tokenizer tokenizer;
@@ -330,12 +340,13 @@ namespace Optimize
         }
 
         /// <summary>Returns a conversation rendered with the chat template of the model. The text contains special
-        /// tokens: set GenerateOptions.Rendered when you pass it to a generator. Throws Status.NotFound if the model
-        /// has no template.</summary>
+        /// tokens: set GenerateOptions.Rendered when you pass it to a generator. Throws the same as
+        /// ApplyChatTemplate.</summary>
         public string RenderChat(params Message[] messages) { return RenderChat(Message.ToJson(messages)); }
 
-        /// <summary>Returns a conversation rendered with the chat template of the model. The messages are JSON, and may
-        /// have more keys: [{"role": "user", "content": "..."}, ...].</summary>
+        /// <summary>Returns a conversation rendered with the chat template of the model. The messages are JSON,
+        /// [{"role": "user", "content": "..."}, ...], and may have more keys. Throws the same as
+        /// ApplyChatTemplate.</summary>
         public string RenderChat(string messages)
         {
             BufferHandle rendered;
@@ -345,15 +356,19 @@ namespace Optimize
             return rendered.Take();
         }
 
-        /// <summary>Returns a conversation rendered with the chat template of the model, with tools and other
-        /// options.</summary>
+        /// <summary>Returns a conversation rendered with the chat template of the model, with tools and other options.
+        /// Throws Status.NotFound if the model has no chat template, and Status.InvalidArgument if Tools or Variables
+        /// are not JSON of the documented form, or if the template refuses the conversation. Also throws
+        /// Status.InvalidModel if the template has an error, and Status.Unsupported if it uses a feature of Jinja that
+        /// is not supported.</summary>
         public string ApplyChatTemplate(IEnumerable<Message> messages, [AllowNull] ChatOptions options = null)
         {
             return ApplyChatTemplate(Message.ToJson(messages), options);
         }
 
-        /// <summary>Returns a rendered conversation. The messages are JSON, and may have more keys, such as
-        /// "tool_calls".</summary>
+        /// <summary>Returns a conversation rendered like the other overload does. The messages are JSON, [{"role":
+        /// "user", "content": "..."}, ...], and may have more keys, such as "tool_calls". Also throws
+        /// Status.InvalidArgument if the messages are not JSON of this form.</summary>
         public string ApplyChatTemplate(string messages, [AllowNull] ChatOptions options = null)
         {
             options = options ?? new ChatOptions();
@@ -376,7 +391,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>Returns the inputs that a run requires.</summary>
+        /// <summary>Returns names, types and shapes of the inputs that a run requires.</summary>
         public IList<ValueInfo> Inputs()
         {
             return ValueInfo.All(this, Native.optimize_model_input_count(this),
@@ -384,7 +399,7 @@ namespace Optimize
                     Native.optimize_model_input(this, index, ref info, out error));
         }
 
-        /// <summary>Returns the outputs of the model.</summary>
+        /// <summary>Returns names, types and shapes of the outputs of the model.</summary>
         public IList<ValueInfo> Outputs()
         {
             return ValueInfo.All(this, Native.optimize_model_output_count(this),
@@ -392,7 +407,8 @@ namespace Optimize
                     Native.optimize_model_output(this, index, ref info, out error));
         }
 
-        /// <summary>Returns a description of the model as the JSON of docs/report.md.</summary>
+        /// <summary>Returns a description of the model as the JSON of docs/report.md, without reading its
+        /// weights.</summary>
         public Report Inspect()
         {
             BufferHandle report;
@@ -403,8 +419,9 @@ namespace Optimize
 
         /// <summary>Saves the model atomically: an existing file is replaced only when the new one is complete and on
         /// disk. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}. With <paramref name="packed"/>, the file
-        /// stores a zero in one bit, and only this library reads it. Throws Status.NotFound if the folder does not
-        /// exist.</summary>
+        /// stores a zero in one bit, and only this library reads the file. Throws Status.NotFound if the folder of the
+        /// path does not exist, Status.IO if a file cannot be written, and Status.InvalidArgument for a packed file
+        /// with ExternalData.Always.</summary>
         public Report Save(
             string path, ExternalData externalData = ExternalData.Auto, [AllowNull] Call call = null,
                 bool packed = false)

@@ -7,7 +7,7 @@ using System.Text;
 
 namespace Optimize
 {
-    /// <summary>The functions of optimize.h, under their own names.</summary>
+    /// <summary>The functions of optimize.h, under the names that they have in C.</summary>
     internal static partial class Native
     {
         [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
@@ -22,7 +22,8 @@ namespace Optimize
         [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
         internal delegate int TrainingFn(IntPtr userData, IntPtr step);
 
-        // Structs: the fields of the header, in order. All of them are blittable.
+        // The structs have the fields of the structs of optimize.h, in the same order. All are blittable: P/Invoke
+        // passes them without conversion.
 
         [StructLayout(LayoutKind.Sequential)]
         internal struct ContextOptions
@@ -306,7 +307,8 @@ namespace Optimize
             internal uint ModelSampling, Reserved;
         }
 
-        // Functions. A handle is passed as its class, so that it cannot be freed during the call.
+        // The functions take handles as objects of their classes, so that P/Invoke keeps them from being freed during
+        // the call.
 
         [DllImport(Library)] internal static extern IntPtr optimize_version();
         [DllImport(Library)] internal static extern uint optimize_version_number();
@@ -485,13 +487,13 @@ namespace Optimize
         [DllImport(Library)] internal static extern void optimize_tokenizer_free(IntPtr tokenizer);
     }
 
-    /// <summary>An error object of the library, which becomes an exception.</summary>
+    /// <summary>An error object of the library, from which OptimizeException.Check makes an exception.</summary>
     internal sealed class ErrorHandle : Handle
     {
         protected override void Free(IntPtr error) { Native.optimize_error_free(error); }
     }
 
-    /// <summary>A buffer of the library, whose content becomes a string.</summary>
+    /// <summary>A buffer of the library that contains text.</summary>
     internal sealed class BufferHandle : Handle
     {
         protected override void Free(IntPtr buffer) { Native.optimize_buffer_free(buffer); }
@@ -501,7 +503,7 @@ namespace Optimize
             return Utf8.Read(Native.optimize_buffer_data(this), (long)Native.optimize_buffer_size(this));
         }
 
-        /// <summary>Returns the text and frees the buffer.</summary>
+        /// <summary>Returns the text, and frees the buffer.</summary>
         internal string Take()
         {
             using (this) return Read();
@@ -514,13 +516,14 @@ namespace Optimize
         protected override void Free(IntPtr cancel) { Native.optimize_cancel_free(cancel); }
     }
 
-    /// <summary>Text in UTF-8, the encoding of the library on every system.</summary>
+    /// <summary>Conversion of strings to and from UTF-8, the encoding of the library on every system.</summary>
     internal static class Utf8
     {
-        // An unpaired surrogate throws instead of becoming another text.
+        // Throws ArgumentException for an unpaired surrogate, which another encoding would silently replace.
         private static readonly UTF8Encoding Strict = new UTF8Encoding(false, true);
 
-        /// <summary>Returns a text with a terminating NUL.</summary>
+        /// <summary>Returns the UTF-8 of a text with a terminating NUL. Throws ArgumentException for a text with
+        /// NUL.</summary>
         internal static byte[] Bytes(string text)
         {
             if (text == null) throw new ArgumentNullException("text");
@@ -546,7 +549,8 @@ namespace Optimize
         }
     }
 
-    /// <summary>Unmanaged memory for the arguments of one call other than handles and numbers.</summary>
+    /// <summary>Unmanaged memory for the texts and lists that are arguments of one call, and the use of the handles in
+    /// these lists. Dispose frees the memory and ends the use.</summary>
     internal sealed class Scratch : IDisposable
     {
         private readonly List<IntPtr> blocks = new List<IntPtr>();
@@ -556,7 +560,7 @@ namespace Optimize
 
         internal static ulong Count(ICollection<string> texts) { return texts == null ? 0 : (ulong)texts.Count; }
 
-        /// <summary>Returns pointers to texts; NULL for none.</summary>
+        /// <summary>Returns an array of pointers to copies of texts; NULL for null or an empty list.</summary>
         internal IntPtr Texts(ICollection<string> texts)
         {
             if (texts == null || texts.Count == 0) return IntPtr.Zero;
@@ -567,7 +571,7 @@ namespace Optimize
 
         internal static ulong Count(ICollection<uint> numbers) { return numbers == null ? 0 : (ulong)numbers.Count; }
 
-        /// <summary>Returns a copy of numbers; NULL for none.</summary>
+        /// <summary>Returns a copy of numbers; NULL for null or an empty list.</summary>
         internal IntPtr Numbers(ICollection<uint> numbers)
         {
             if (numbers == null || numbers.Count == 0) return IntPtr.Zero;
@@ -576,7 +580,7 @@ namespace Optimize
             return Copy(bytes.ToArray());
         }
 
-        /// <summary>Returns a contiguous array of dimension ranges; NULL for none.</summary>
+        /// <summary>Returns an array of optimize_dimension_t; NULL for null or an empty list.</summary>
         internal IntPtr Dimensions(ICollection<Dimension> ranges)
         {
             if (ranges == null || ranges.Count == 0) return IntPtr.Zero;
@@ -598,7 +602,8 @@ namespace Optimize
             return block;
         }
 
-        /// <summary>Returns pointers to texts that may contain NUL, and their sizes.</summary>
+        /// <summary>Returns an array of pointers to copies of texts, which may contain NUL, and the sizes of the copies
+        /// in bytes.</summary>
         internal IntPtr Prompts(IList<string> texts, out UIntPtr[] sizes)
         {
             var copies = new List<IntPtr>();
@@ -614,7 +619,7 @@ namespace Optimize
 
         internal static ulong Count(ICollection<long> ids) { return ids == null ? 0 : (ulong)ids.Count; }
 
-        /// <summary>Returns a copy of ids; NULL for none.</summary>
+        /// <summary>Returns a copy of ids; NULL for null or an empty list.</summary>
         internal IntPtr Ids(ICollection<long> ids)
         {
             if (ids == null || ids.Count == 0) return IntPtr.Zero;
@@ -625,7 +630,7 @@ namespace Optimize
 
         internal static ulong Count(ICollection<double> numbers) { return numbers == null ? 0 : (ulong)numbers.Count; }
 
-        /// <summary>Returns a copy of numbers; NULL for none.</summary>
+        /// <summary>Returns a copy of numbers; NULL for null or an empty list.</summary>
         internal IntPtr Doubles(ICollection<double> numbers)
         {
             if (numbers == null || numbers.Count == 0) return IntPtr.Zero;
@@ -634,7 +639,8 @@ namespace Optimize
             return Copy(bytes.ToArray());
         }
 
-        /// <summary>Returns pointers to handles, which stay valid until the call ends; NULL for none.</summary>
+        /// <summary>Returns an array of handles, which stay valid until Dispose; NULL for null or an empty
+        /// list.</summary>
         internal IntPtr Handles<T>(ICollection<T> handles) where T : SafeHandle
         {
             if (handles == null || handles.Count == 0) return IntPtr.Zero;
@@ -643,7 +649,7 @@ namespace Optimize
             return Pointers(pointers);
         }
 
-        /// <summary>Returns the pointer of a handle, which stays valid until the call ends; NULL for none.</summary>
+        /// <summary>Returns the pointer of a handle, which stays valid until Dispose; NULL for null.</summary>
         internal IntPtr Handle(SafeHandle handle)
         {
             if (handle == null) return IntPtr.Zero;

@@ -10,17 +10,24 @@
 // Rules for all classes:
 //
 //   Errors   A call that fails throws an OptimizeException, with Status, Message and Place. "Throws Status.NotFound"
-//            in a comment stands for an OptimizeException with this Status. A call stopped by its CancellationToken
-//            throws OperationCanceledException, so that a task around it counts as cancelled.
-//   Calls    Long functions take a Call: a CancellationToken, a timeout, an IProgress. A CancellationToken
-//            converts to a Call. Functions whose name ends with Async return a task, which runs on a separate
-//            thread.
-//   null     Null is accepted where [AllowNull] or the documentation says so, and selects the default. Fields of
+//            in a comment stands for an OptimizeException with this Status. Comments list the statuses that have a
+//            particular cause. Every call can also throw InvalidArgument, LimitExceeded and Internal; one with a Call
+//            also Timeout; one that reads or writes files also IO; one that runs a model also the statuses of
+//            Context.CreateSession. A call that its CancellationToken stops throws OperationCanceledException, so that
+//            a task around it counts as cancelled.
+//   Misuse   A null argument that must not be null throws ArgumentNullException or NullReferenceException. A text with
+//            NUL or an unpaired surrogate throws ArgumentException. A call with an object that was disposed of throws
+//            ObjectDisposedException.
+//   Calls    Methods that can take long have a parameter of type Call: a CancellationToken, a timeout, an IProgress. A
+//            CancellationToken converts to a Call. Methods whose name ends with Async return a task, which runs on a
+//            separate thread.
+//   null     Null is accepted where [AllowNull] or the documentation says so, and selects the default. Properties of
 //            options that are 0 have their defaults.
 //   Dispose  Dispose frees memory at once that the finalizer would free later. Objects may be disposed of in any
-//            order. An object that another thread disposes of during a call is freed when the call ends.
-//   Threads  Any number of threads may use an object at once, with one exception: a Generator runs one call at a
-//            time.
+//            order, and more than once. An object that another thread disposes of during a call is freed when the
+//            call ends.
+//   Threads  Any number of threads may use an object at the same time, with one exception: a Generator accepts one
+//            call at a time.
 
 using System;
 using System.Runtime.ExceptionServices;
@@ -29,7 +36,7 @@ using System.Threading;
 
 namespace Optimize
 {
-    /// <summary>Status of a call. The numbers never change.</summary>
+    /// <summary>Status of a call. Later versions add values at the end, and do not change these.</summary>
     public enum Status
     {
         /// <summary>Success.</summary>
@@ -44,7 +51,7 @@ namespace Optimize
         /// <summary>A file, tensor, input or name does not exist.</summary>
         NotFound = 3,
 
-        /// <summary>Reading or writing a file failed.</summary>
+        /// <summary>Reading or writing a file failed, or a callback that reads or writes one.</summary>
         IO = 4,
 
         /// <summary>The file is damaged, or is not a valid model.</summary>
@@ -53,7 +60,8 @@ namespace Optimize
         /// <summary>The request is valid, but this version does not support it.</summary>
         Unsupported = 6,
 
-        /// <summary>A limit of this library is exceeded.</summary>
+        /// <summary>A limit of this library or the memory limit of the context is exceeded, or there is too little
+        /// memory.</summary>
         LimitExceeded = 7,
 
         /// <summary>ONNX Runtime was not found or is too old.</summary>
@@ -78,11 +86,11 @@ namespace Optimize
         /// <summary>A defect of this library caused the failure. The process can continue.</summary>
         Internal = 14,
 
-        /// <summary>TensorRT or an execution provider was not found, is too old, or is not supported by this build of
-        /// the library.</summary>
+        /// <summary>TensorRT, an execution provider or this library's kernels were not found, are too old, or are not
+        /// supported by this build of the library.</summary>
         BackendMissing = 15,
 
-        /// <summary>No NVIDIA driver or no device was found.</summary>
+        /// <summary>No NVIDIA driver was found, or not the requested device.</summary>
         DeviceMissing = 16,
 
         /// <summary>TensorRT refused the model, or a build or run failed.</summary>
@@ -110,9 +118,10 @@ namespace Optimize
         public Status Status { get; private set; }
 
         /// <summary>Place where the error occurred, such as a file, node or argument, outermost first; "" if there is
-        /// none. Message begins with it.</summary>
+        /// none. Message begins with the place.</summary>
         public string Place { get; private set; }
 
+        /// <summary>Throws an OptimizeException for a status other than Ok, and disposes of the error.</summary>
         internal static void Check(int status, ErrorHandle error)
         {
             using (error)
@@ -140,20 +149,21 @@ namespace Optimize
             return true;
         }
 
-        /// <summary>Frees the object with the library's function.</summary>
+        /// <summary>Frees the object with the function of the library for its type.</summary>
         protected abstract void Free(IntPtr pointer);
 
         internal static uint SizeOf<T>() { return (uint)Marshal.SizeOf<T>(); }
 
-        /// <summary>Throws if a required argument is null. The check must come before P/Invoke, which would throw only
-        /// after it has counted a use of the arguments before this one.</summary>
+        /// <summary>Throws ArgumentNullException if a required argument is null. The check must come before P/Invoke,
+        /// which also throws, but never ends the uses of the arguments before the null that it has counted by then:
+        /// these objects would never be freed.</summary>
         internal static void Need(object argument, string name)
         {
             if (argument == null) throw new ArgumentNullException(name);
         }
     }
 
-    /// <summary>Progress of a call.</summary>
+    /// <summary>Progress of a call, as Call.Progress receives it.</summary>
     public struct Progress
     {
         internal Progress(string stage, ulong done, ulong total) : this()
@@ -174,13 +184,15 @@ namespace Optimize
         public ulong Total { get; private set; }
     }
 
-    /// <summary>Keeps exceptions of a call's callbacks, which must not unwind through the library, until the call has
+    /// <summary>Keeper of the exception of a callback, which must not unwind through the library, until the call has
     /// ended.</summary>
     internal sealed class Caught
     {
         private ExceptionDispatchInfo thrown;
 
-        /// <summary>Runs a function that returns whether to continue, and returns the C callback's result.</summary>
+        /// <summary>Runs a function that returns whether to continue, and keeps its exception. Returns the result of
+        /// the C callback: 0 to continue, or 1 to end the call. After an exception, the function is not run
+        /// again.</summary>
         internal int Guard(Func<bool> function)
         {
             try
@@ -194,33 +206,35 @@ namespace Optimize
             return 1;
         }
 
+        /// <summary>Throws the exception that Guard kept, if there is one.</summary>
         internal void Rethrow()
         {
             if (thrown != null) thrown.Throw();
         }
     }
 
-    /// <summary>Progress, timeout and cancellation of a call. A CancellationToken converts to it.</summary>
+    /// <summary>Progress, timeout and cancellation of a call. A CancellationToken converts to a Call.</summary>
     public sealed partial class Call
     {
         /// <summary>Token that ends the call with OperationCanceledException.</summary>
         public CancellationToken Cancellation { get; set; }
 
-        /// <summary>Timeout, after which the call throws Status.Timeout; zero for no timeout.</summary>
+        /// <summary>Timeout, after which the call throws Status.Timeout; zero for no timeout. With a negative timeout,
+        /// the call throws ArgumentOutOfRangeException.</summary>
         public TimeSpan Timeout { get; set; }
 
-        /// <summary>Progress callback, called on the thread that makes the call, at most 20 times per second, and for
-        /// the first report of each stage and the one in which all work is done; null for none. An exception ends the
-        /// call, which throws it.</summary>
+        /// <summary>Progress callback, called on the thread that makes the call; null for none. It is called at most 20
+        /// times per second, and in addition for the first report of each stage and when all work of a stage is done.
+        /// If it throws, the call ends, and throws the exception.</summary>
         [AllowNull, MaybeNull] public IProgress<Progress> Progress { get; set; }
 
-        /// <summary>Returns the settings of a call that the token ends.</summary>
+        /// <summary>Returns a Call with this token, and without timeout and progress callback.</summary>
         public static implicit operator Call(CancellationToken token) { return new Call { Cancellation = token }; }
 
         internal delegate int Body(ref Native.Call call, out ErrorHandle error);
 
-        /// <summary>Makes a call of the library with the settings of <paramref name="call"/>. Throws the exception of
-        /// a callback, otherwise that of the status.</summary>
+        /// <summary>Makes a call of the library with the settings of <paramref name="call"/>. Throws the exception that
+        /// a callback threw, or else an OptimizeException or OperationCanceledException for the status.</summary>
         internal static void Run(Call call, Body body, Caught caught = null)
         {
             (call ?? new Call()).Run(body, caught ?? new Caught());
@@ -245,7 +259,7 @@ namespace Optimize
             ErrorHandle error;
             if (!Cancellation.CanBeCanceled) status = body(ref native, out error);
             else status = RunCancellable(ref native, body, out error);
-            GC.KeepAlive(report); // the library has its address
+            GC.KeepAlive(report); // the library calls the delegate until here
 
             using (error)
             {
@@ -268,7 +282,7 @@ namespace Optimize
             using (cancel)
             using (Cancellation.Register(() => Fire(cancel)))
             {
-                native.Cancel = cancel.DangerousGetHandle(); // lives until the end of this block
+                native.Cancel = cancel.DangerousGetHandle(); // valid until the end of this block
                 return body(ref native, out error);
             }
         }
@@ -290,18 +304,19 @@ namespace Optimize
     /// <summary>Options of Context.Create.</summary>
     public sealed class ContextOptions
     {
-        /// <summary>Default number of threads of all calls; 0 for all processors.</summary>
+        /// <summary>Number of threads of calls whose options do not set it; 0 for one per physical core in sessions,
+        /// and one per logical processor in other work, such as quantizing.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Path of the ONNX Runtime library; null for that in ORT_DYLIB_PATH, or else a search of the default
-        /// places.</summary>
+        /// <summary>Path of the ONNX Runtime library; null for the path in ORT_DYLIB_PATH, or else a search next to
+        /// this library and the program and in the system's library path.</summary>
         [AllowNull, MaybeNull] public string RuntimeLibrary { get; set; }
 
         /// <summary>Log callback, which receives messages until the context is disposed of; null for no
         /// messages.</summary>
         [AllowNull, MaybeNull] public LogFunction Log { get; set; }
 
-        /// <summary>Highest level of the messages that Log receives. The default is Warning.</summary>
+        /// <summary>Most detailed level of the messages that Log receives. The default is Warning.</summary>
         public LogLevel LogLevel { get; set; } = LogLevel.Warning;
 
         /// <summary>Maximum memory in bytes of models that are loaded from memory and of sessions, beyond which calls
@@ -317,7 +332,8 @@ namespace Optimize
     {
         internal Context() { }
 
-        /// <summary>Creates a context. ONNX Runtime is opened when it is first needed.</summary>
+        /// <summary>Creates a context. ONNX Runtime is opened when it is first needed: loading and saving, for example,
+        /// do not need it.</summary>
         public static Context Create([AllowNull] ContextOptions options = null)
         {
             options = options ?? new ContextOptions();
@@ -348,21 +364,23 @@ namespace Optimize
         public static string LibraryVersion { get { return Utf8.Read(Native.optimize_version()); } }
 
         /// <summary>Opens ONNX Runtime, if it is not open yet, and returns its version, for example "1.32.0". Throws
-        /// Status.RuntimeMissing if ONNX Runtime is not found.</summary>
+        /// Status.RuntimeMissing if ONNX Runtime is not found or is too old, and Status.InvalidArgument if the process
+        /// has already opened another one than RuntimeLibrary.</summary>
         public string RuntimeVersion()
         {
             IntPtr version;
             ErrorHandle error;
             OptimizeException.Check(Native.optimize_context_runtime_version(this, out version, out error), error);
             var text = Utf8.Read(version);
-            GC.KeepAlive(this); // the text lives as long as this
+            GC.KeepAlive(this); // the context owns the memory that was read
             return text;
         }
 
-        /// <summary>Loads an .onnx or .gguf file, a packed file, a checkpoint, an exported folder, a package, or the
-        /// manifest of an ensemble. Weights that are used as they are stored are mapped and not read; others are
-        /// converted. Throws Status.NotFound if there is no such file, Status.InvalidModel for a damaged one, and
-        /// Status.Unsupported for a format, an architecture or a type of weights that is not supported.</summary>
+        /// <summary>Loads a model from an .onnx, .gguf or packed file, a Hugging Face checkpoint, a folder with an
+        /// .onnx file, a package, or the manifest of an ensemble. Weights are memory-mapped and not read, except those
+        /// that must be converted, which are written to an unlinked temporary file. Throws Status.NotFound if there is
+        /// no such file, Status.InvalidModel for a damaged file, and Status.Unsupported for a format, an architecture
+        /// or a type of weights that is not supported.</summary>
         public Model Load(string path, [AllowNull] Call call = null)
         {
             var bytes = Utf8.Bytes(path);
@@ -373,7 +391,9 @@ namespace Optimize
         }
 
         /// <summary>Loads a model from a copy of the bytes of an .onnx file without external data, a packed file, a
-        /// .gguf file or a package in one file.</summary>
+        /// .gguf file or a package in one file. Throws Status.InvalidArgument for a model with external data,
+        /// Status.InvalidModel for a damaged model, Status.LimitExceeded for an .onnx file above 2 GiB, and
+        /// Status.Unsupported like Load for a path.</summary>
         public Model Load(byte[] file, [AllowNull] Call call = null)
         {
             Model model = null;
@@ -383,9 +403,10 @@ namespace Optimize
         }
 
         /// <summary>Returns a quantized copy of a model; the original is unchanged. The report is in Model.Report.
-        /// Throws Status.Unsupported if there is nothing to quantize, Status.GateNotMet if no result meets
-        /// MaxQualityLoss, TargetSize or NeverSlower, and Status.InvalidArgument for options that do not fit the
-        /// Type.</summary>
+        /// Throws Status.Unsupported if there is nothing to quantize, and Status.GateNotMet if no result meets
+        /// MaxQualityLoss, TargetSize or NeverSlower. Also throws Status.InvalidArgument if options do not fit the
+        /// Type, or if the Type or the Algorithm needs calibration data and there are none, and Status.NotFound if
+        /// there is a calibration text but no tokenizer.</summary>
         public Model Quantize(Model model, [AllowNull] QuantizeOptions options = null, [AllowNull] Call call = null)
         {
             Need(model, "model");
@@ -403,9 +424,9 @@ namespace Optimize
         }
 
         /// <summary>Estimates the result of Quantize with the same options, without quantizing. Returns the JSON of
-        /// docs/report.md: nodes, bytes, seconds and memory. MaxQualityLoss, TargetSize, NeverSlower and calibration
-        /// data are ignored. Throws Status.Unsupported if there is nothing to quantize, and Status.InvalidArgument for
-        /// static quantization, whose result depends on calibration data.</summary>
+        /// docs/report.md: nodes, bytes, and estimated time and memory of Quantize. MaxQualityLoss, TargetSize,
+        /// NeverSlower and calibration data are ignored. Throws Status.Unsupported if there is nothing to quantize, and
+        /// Status.InvalidArgument for static quantization, whose result depends on calibration data.</summary>
         public Report Plan(Model model, [AllowNull] QuantizeOptions options = null)
         {
             Need(model, "model");
@@ -421,8 +442,10 @@ namespace Optimize
         }
 
         /// <summary>Returns a pruned copy of a model; the original is unchanged. The report is in Model.Report. Throws
-        /// Status.InvalidArgument if a target matches nothing, Status.Unsupported if no weight could be pruned, and
-        /// Status.GateNotMet if no sparsity meets TargetSize or TargetSpeedup.</summary>
+        /// Status.InvalidArgument if an entry of TargetModules or Overrides matches nothing, or if options contradict
+        /// each other or the method. Also throws Status.NotFound if there is a calibration text but no tokenizer;
+        /// Status.Unsupported if no weight could be pruned; and Status.GateNotMet if no sparsity meets TargetSize or
+        /// TargetSpeedup.</summary>
         public Model Prune(Model model, [AllowNull] PruneOptions options = null, [AllowNull] Call call = null)
         {
             Need(model, "model");
@@ -440,7 +463,8 @@ namespace Optimize
         }
 
         /// <summary>Compares two models: speed, load time, memory, size, and outputs. Returns the JSON of
-        /// docs/report.md.</summary>
+        /// docs/report.md, which Report.Benchmark reads. Throws Status.InvalidArgument if the models have different
+        /// inputs or outputs, and otherwise the same as CreateSession and Session.Run.</summary>
         public Report Benchmark(Model original, Model result, [AllowNull] BenchmarkOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -450,7 +474,7 @@ namespace Optimize
             using (var scratch = new Scratch())
             {
                 var given = options.ToNative(scratch);
-                var tokenizer = options.Tokenizer ?? new Tokenizer(); // NULL to the library
+                var tokenizer = options.Tokenizer ?? new Tokenizer(); // without a handle: NULL for the library
                 BufferHandle report = null;
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_benchmark(
                     this, original, result, tokenizer, ref given, ref native, out report, out error));
@@ -459,8 +483,10 @@ namespace Optimize
         }
 
         /// <summary>Creates a session of a model, which may be disposed of before the session. Throws
-        /// Status.RuntimeMissing if ONNX Runtime is not found, Status.Runtime if it refuses the model, and
-        /// Status.BackendMissing or Status.DeviceMissing if the provider or the device cannot be used.</summary>
+        /// Status.RuntimeMissing if ONNX Runtime is not found, and Status.Runtime, InvalidModel or Unsupported if ONNX
+        /// Runtime refuses the model. Also throws Status.BackendMissing or DeviceMissing if the provider, the kernels
+        /// or the device of the options cannot be used; and Status.Untrusted if the model contains engines and
+        /// TrustEngines is false.</summary>
         public Session CreateSession(Model model, [AllowNull] SessionOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -475,8 +501,10 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Creates a generator of a decoder with its tokenizer. Throws Status.Unsupported if the model is
-        /// not a decoder.</summary>
+        /// <summary>Creates a generator of a decoder with its tokenizer. The model and the draft model may be disposed
+        /// of before the generator. Throws Status.Unsupported if a model is not a decoder or cannot have the KV cache
+        /// of KvCacheType, Status.InvalidArgument if the vocabulary of the draft model lacks tokens of the model, and
+        /// otherwise the same as CreateSession.</summary>
         public Generator CreateGenerator(Model model, [AllowNull] GeneratorOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -491,8 +519,10 @@ namespace Optimize
             return generator;
         }
 
-        /// <summary>Creates a generator that combines the distributions of the members of an ensemble. Throws
-        /// Status.Unsupported if they do not generate text.</summary>
+        /// <summary>Creates a generator that combines the distributions of the members of an ensemble for every token.
+        /// The ensemble may be disposed of before the generator. Throws Status.Unsupported if the members do not
+        /// generate text, Status.InvalidArgument if the options have a draft, and otherwise the same as
+        /// CreateSession.</summary>
         public Generator CreateGenerator(Ensemble ensemble, [AllowNull] GeneratorOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -508,8 +538,9 @@ namespace Optimize
         }
 
         /// <summary>Fits the weights of the members of an ensemble of decoders to a text, and returns an ensemble with
-        /// these weights. The report is in Ensemble.Report. Throws Status.Unsupported for methods without
-        /// weights.</summary>
+        /// these weights, with the report in Ensemble.Report; the original is unchanged. Throws Status.Unsupported if
+        /// the method has no weights or the members are not decoders with one vocabulary, Status.NotFound if no member
+        /// has a tokenizer, and Status.InvalidArgument if the text is too short.</summary>
         public Ensemble Fit(Ensemble ensemble, string text, [AllowNull] FitOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -537,7 +568,7 @@ namespace Optimize
         protected override void Free(IntPtr context)
         {
             Native.optimize_context_free(context);
-            GC.KeepAlive(log); // nothing calls it any more
+            GC.KeepAlive(log); // optimize_context_free has ended all calls of the delegate
         }
     }
 }

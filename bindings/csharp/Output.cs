@@ -6,7 +6,7 @@ using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>An array of the program, to which Session.RunInto writes an output.</summary>
+    /// <summary>An array of the program to which Session.RunInto writes an output, with its type and shape.</summary>
     public sealed class Output
     {
         internal DType Type;
@@ -16,8 +16,10 @@ namespace Optimize
 
         private Output() { }
 
-        /// <summary>Makes an output that is written to an array of numbers, in row-major order. <paramref name="dims"/>
-        /// are the sizes of its dimensions in this run. For bool, use an array of bytes and DType.Bool.</summary>
+        /// <summary>Returns an output that is written to an array of numbers, in row-major order.
+        /// <paramref name="dims"/> are the sizes of its dimensions in this run, whose product must be the length of the
+        /// array. Throws ArgumentException if T is not an element type, or is bool: use the other overload with
+        /// DType.Bool.</summary>
         public static Output To<T>(T[] elements, params long[] dims) where T : struct
         {
             if (typeof(T) == typeof(bool)) throw new ArgumentException("use byte[] and DType.Bool");
@@ -25,8 +27,8 @@ namespace Optimize
             return new Output { Type = Tensor.TypeOf<T>(), Elements = elements, Dims = dims, Size = size };
         }
 
-        /// <summary>Makes an output of any type except String that is written to an array of the bytes of its
-        /// elements.</summary>
+        /// <summary>Returns an output of any type except String whose elements are written to an array of bytes, in
+        /// row-major order. <paramref name="dims"/> are the sizes of its dimensions in this run.</summary>
         public static Output To(DType type, byte[] data, params long[] dims)
         {
             return new Output { Type = type, Elements = data, Dims = dims, Size = data.LongLength };
@@ -35,9 +37,10 @@ namespace Optimize
 
     public sealed partial class Session
     {
-        /// <summary>Runs the model like Run, and writes the outputs with these names to arrays of the program instead
-        /// of new tensors. The shape of each output must be known, and the arrays must be different ones; after an
-        /// exception, their content is undefined.</summary>
+        /// <summary>Runs the model like Run, and writes the outputs that are in <paramref name="outputs"/>, by name, to
+        /// arrays of the program instead of new tensors. Each output must have an array of its own; after an exception,
+        /// the content of the arrays is undefined. Throws Status.InvalidArgument if type, shape or size of an Output do
+        /// not fit, Status.Unsupported for an output of strings, and otherwise the same as Run.</summary>
         public void RunInto(
             IDictionary<string, Tensor> inputs, IDictionary<string, Output> outputs, [AllowNull] Call call = null)
         {

@@ -5,7 +5,7 @@ using System.Collections.Generic;
 
 namespace Optimize
 {
-    /// <summary>The range of a dimension of an input.</summary>
+    /// <summary>The range of sizes of a dimension of an input.</summary>
     public sealed class Dimension
     {
         /// <summary>Name of the input, or its position among the inputs as text, such as "0".</summary>
@@ -25,11 +25,11 @@ namespace Optimize
         public ulong Max { get; set; }
     }
 
-    /// <summary>Options of Context.Compile.</summary>
+    /// <summary>Options of Context.Compile. Properties that are 0 or null have their defaults.</summary>
     public sealed class PackageOptions
     {
         /// <summary>Whether every dynamic dimension of the model gets a range; the first dimension of an input is the
-        /// batch. For decoders, this is always so.</summary>
+        /// batch. The dynamic dimensions of decoders always get ranges.</summary>
         public bool Dynamic { get; set; }
 
         /// <summary>Minimum batch size; 0 for 1.</summary>
@@ -38,14 +38,16 @@ namespace Optimize
         /// <summary>Maximum batch size; 0 for 64.</summary>
         public ulong BatchMax { get; set; }
 
-        /// <summary>Ranges of dimensions as JSON: {input: {dimension: {"name", "min", "max"}}}.</summary>
+        /// <summary>Ranges of dimensions as JSON, {input: {dimension: {"name", "min", "max"}}}, where an input is a
+        /// name or a position, and a dimension an index; null for none.</summary>
         [AllowNull, MaybeNull] public string DynamicShapes { get; set; }
 
-        /// <summary>Precisions of the variants in order of preference, such as "fp32,int8"; null for
-        /// "fp32".</summary>
+        /// <summary>Comma-separated precisions of the variants, in order of preference: "fp32" (the model as it is),
+        /// "bf16" (the same with matrix products in bfloat16), "int8" (dynamic quantization) and "int4" (weight-only
+        /// quantization). Null for "fp32".</summary>
         [AllowNull, MaybeNull] public string Variants { get; set; }
 
-        /// <summary>Licence of the model, or null.</summary>
+        /// <summary>Licence of the model, which is stored in the manifest; null for none.</summary>
         [AllowNull, MaybeNull] public string Licence { get; set; }
 
         /// <summary>Secret ed25519 key that signs the package, as 64 hexadecimal digits; null for none.</summary>
@@ -57,10 +59,12 @@ namespace Optimize
         /// <summary>Whether graphs that are optimized for this processor are left out.</summary>
         public bool PortableOnly { get; set; }
 
-        /// <summary>Whether the weights are stored packed, with one bit per zero.</summary>
+        /// <summary>Whether the weights are stored packed, so that a zero takes one bit. Each variant then has its own
+        /// weights, and no graph is optimized for this processor.</summary>
         public bool Packed { get; set; }
 
-        /// <summary>Path of a TensorRT engine of the model, with its manifest next to it; null for none.</summary>
+        /// <summary>Path of a TensorRT engine of the model, with its manifest next to it, which is added as a variant;
+        /// null for none.</summary>
         [AllowNull, MaybeNull] public string Engine { get; set; }
 
         /// <summary>Reports in JSON of the steps that led to the model, oldest first; null for none.</summary>
@@ -94,16 +98,18 @@ namespace Optimize
         }
     }
 
-    /// <summary>An open package. It is immutable.</summary>
+    /// <summary>An open package: a model that Context.Compile has prepared ahead of time. It is immutable. The files of
+    /// the package are memory-mapped, and must not be changed while it is open.</summary>
     public sealed partial class Package : Handle
     {
         internal Package() { }
 
         /// <summary>Opens a package, which is a folder or a file. <paramref name="variant"/> is the name or the
         /// precision of a variant; null selects one by processor and execution provider. <paramref name="publicKey"/>
-        /// is the ed25519 key that must have signed the package, as 64 hexadecimal digits; null for none. Throws
-        /// Status.Unsupported if the package has a newer format or no variant for this machine, and Status.InvalidModel
-        /// if it is damaged or not signed by the key.</summary>
+        /// is the public ed25519 key that must have signed the package, as 64 hexadecimal digits; null for none. Throws
+        /// Status.NotFound if the path or the requested variant does not exist. Also throws Status.Unsupported if the
+        /// package has a newer format or no variant for this machine, and Status.InvalidModel if the package is damaged
+        /// or not signed by the key.</summary>
         public static Package Open(string path, [AllowNull] string variant = null, [AllowNull] string publicKey = null)
         {
             using (var scratch = new Scratch())
@@ -123,7 +129,8 @@ namespace Optimize
         }
 
         /// <summary>Returns the model of the package, for techniques, benchmarks and inspection. Sessions of this model
-        /// check the sizes of inputs, like those of Context.CreateSession for a package.</summary>
+        /// check the shape contract, like those of Context.CreateSession for a package. Throws Status.InvalidModel if
+        /// the model's files are damaged.</summary>
         public Model Model()
         {
             Model model;
@@ -132,7 +139,7 @@ namespace Optimize
             return model;
         }
 
-        /// <summary>Returns the tokenizer of the package; throws Status.NotFound if it has none.</summary>
+        /// <summary>Returns the tokenizer of the package. Throws Status.NotFound if the package has none.</summary>
         public Tokenizer Tokenizer()
         {
             Tokenizer tokenizer;
@@ -141,8 +148,8 @@ namespace Optimize
             return tokenizer;
         }
 
-        /// <summary>Returns the manifest as JSON, with the variant that is used on this machine and the
-        /// reason.</summary>
+        /// <summary>Returns a description of the package as JSON: the manifest, the variant that is used on this
+        /// machine, and the reason for this variant.</summary>
         public Report Inspect(Context context)
         {
             BufferHandle json;
@@ -152,9 +159,9 @@ namespace Optimize
         }
 
         /// <summary>Verifies every byte of the package: the hash of each file, and the signature if there is one.
-        /// <paramref name="publicKey"/> is the ed25519 key that must have signed the package, as 64 hexadecimal digits;
-        /// null for none. Throws Status.InvalidModel if a hash or the signature is wrong, or if there is a key but no
-        /// signature.</summary>
+        /// <paramref name="publicKey"/> is the public ed25519 key that must have signed the package, as 64 hexadecimal
+        /// digits; null accepts any key. Throws Status.InvalidModel if a file is damaged, or if the signature is wrong,
+        /// of another key, or missing although a key is given.</summary>
         public void Verify([AllowNull] string publicKey = null, [AllowNull] Call call = null)
         {
             using (var scratch = new Scratch())
@@ -171,9 +178,10 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Writes a package of a model, atomically, and replaces an existing package. Returns JSON: {"files":
-        /// [{"path", "bytes", "sha256"}]}. Throws Status.InvalidArgument if something other than a package exists at
-        /// the path, or if ranges contradict the model or each other.</summary>
+        /// <summary>Writes a package of a model to a path, and replaces an existing package there, atomically where the
+        /// file system supports it. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}. Throws
+        /// Status.InvalidArgument if something other than a package exists at the path, or if ranges contradict the
+        /// model or each other.</summary>
         public Report Compile(Model model, string path, [AllowNull] PackageOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -189,9 +197,10 @@ namespace Optimize
             return new Report(report);
         }
 
-        /// <summary>Creates a session of the first variant that fits this machine. Each run checks the sizes of its
-        /// inputs against the ranges in the manifest (the shape contract), and throws Status.InvalidArgument for
-        /// others.</summary>
+        /// <summary>Creates a session of a package, with the variant that Package.Open was asked for, or else the first
+        /// one that fits this machine. Each run first checks types and sizes of its inputs against the manifest (the
+        /// shape contract), and throws Status.InvalidArgument if an input does not fit. The package may be disposed of
+        /// before the session. Throws the same as CreateSession for a model.</summary>
         public Session CreateSession(Package package, [AllowNull] SessionOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -206,8 +215,9 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Creates a generator of the model of a package. Throws Status.Unsupported if the model does not
-        /// generate text.</summary>
+        /// <summary>Creates a generator of the model of a package. The package and the draft model may be disposed of
+        /// before the generator. Throws Status.Unsupported if a model does not generate text, and otherwise the same as
+        /// CreateGenerator for a model.</summary>
         public Generator CreateGenerator(Package package, [AllowNull] GeneratorOptions options = null,
             [AllowNull] Call call = null)
         {

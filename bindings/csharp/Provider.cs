@@ -10,15 +10,16 @@ namespace Optimize
         /// <summary>The CPU.</summary>
         Cpu = 0,
 
-        /// <summary>An NVIDIA GPU, with the kernels of ONNX Runtime.</summary>
+        /// <summary>An NVIDIA GPU, with the CUDA kernels of ONNX Runtime; nodes without such a kernel run on the
+        /// CPU.</summary>
         Cuda = 1,
 
-        /// <summary>An NVIDIA GPU, with TensorRT engines that are built for parts of the graph; other nodes run on
-        /// CUDA.</summary>
+        /// <summary>An NVIDIA GPU, with TensorRT engines that are built for parts of the graph; other nodes run as with
+        /// Cuda.</summary>
         TensorRt = 2,
 
-        /// <summary>The first available of TensorRT, CUDA and CPU. This value occurs only in options: a session
-        /// reports the provider that it uses.</summary>
+        /// <summary>The first of TensorRT, CUDA and the CPU with which the session can be created. This value occurs
+        /// only in options: a session reports the provider that it uses.</summary>
         Auto = 3,
     }
 
@@ -40,7 +41,7 @@ namespace Optimize
         /// <summary>float32.</summary>
         Fp32 = 0,
 
-        /// <summary>bfloat16, with sums in float32.</summary>
+        /// <summary>bfloat16, with sums in float32. It halves the memory of weights.</summary>
         Bf16 = 1,
 
         /// <summary>int8: weights have a scale for each output column, and inputs have a scale for each row, which is
@@ -58,9 +59,9 @@ namespace Optimize
         Bfloat16 = 1,
     }
 
-    /// <summary>Execution provider, device and kernels of sessions. Calls with a provider that is not available throw
-    /// Status.BackendMissing or Status.DeviceMissing; another provider never replaces one that is requested by
-    /// name.</summary>
+    /// <summary>Execution provider, device, kernels and precision of sessions. Calls with a provider that is not
+    /// available throw Status.BackendMissing or Status.DeviceMissing; only Provider.Auto selects another provider
+    /// then.</summary>
     public class Execution
     {
         /// <summary>Execution provider of the sessions.</summary>
@@ -69,11 +70,11 @@ namespace Optimize
         /// <summary>Kernels that run the nodes of the model on the CPU.</summary>
         public Kernels Kernels { get; set; }
 
-        /// <summary>Precision of matrix products with constant float32 weights on the CPU. Any value but Fp32 needs
-        /// this library's kernels.</summary>
+        /// <summary>Precision of matrix products with constant float32 weights on the CPU. With any value but Fp32,
+        /// calls throw Status.BackendMissing if this library's kernels cannot be used.</summary>
         public SessionPrecision Precision { get; set; }
 
-        /// <summary>Index of the device, from 0.</summary>
+        /// <summary>Index of the device, from 0; 0 for the CPU.</summary>
         public uint DeviceId { get; set; }
 
         /// <summary>TensorRT: absolute path of a folder that caches engines; null for none.</summary>
@@ -83,8 +84,9 @@ namespace Optimize
     public sealed partial class Context
     {
         /// <summary>Returns the execution providers, best first, as JSON: a list of objects with provider, device_id,
-        /// available and, if the provider is not available on this device, status and reason. Throws
-        /// Status.RuntimeMissing if ONNX Runtime is not found.</summary>
+        /// available and, if the provider is not available on the device with the index <paramref name="deviceId"/>,
+        /// status and reason. The object of the CPU also has kernels, whether this library's kernels can be used, and
+        /// otherwise kernels_unused, the reason. Throws Status.RuntimeMissing if ONNX Runtime is not found.</summary>
         public Report Providers(uint deviceId = 0)
         {
             BufferHandle json;
@@ -99,8 +101,9 @@ namespace Optimize
         /// <summary>Execution provider of the session, which is never Auto.</summary>
         public Provider Provider { get { return (Provider)Native.optimize_session_provider(this); } }
 
-        /// <summary>Returns the placement of the session as JSON: provider, device_id, nodes, groups, kernels_unused,
-        /// passed_over and weights_copied.</summary>
+        /// <summary>Returns the provider, the device and the kernels that run the session as a JSON object: provider,
+        /// device_id and, if they apply, nodes, groups, kernels_unused, passed_over and weights_copied, which
+        /// docs/report.md describes.</summary>
         public Report Placement()
         {
             BufferHandle json;
@@ -112,8 +115,8 @@ namespace Optimize
 
     public sealed partial class Generator
     {
-        /// <summary>Returns the placement of the models of the generator as JSON: a list with one object per model,
-        /// like Session.Placement.</summary>
+        /// <summary>Returns the placements of the models of the generator as JSON: a list with one object per model,
+        /// like that of Session.Placement. It may be called during another call.</summary>
         public Report Placement()
         {
             BufferHandle json;

@@ -24,11 +24,12 @@ namespace Optimize
         /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Number of timed rounds each time that the models are loaded, which is three times; 0 for
-        /// 15.</summary>
+        /// <summary>Number of timed rounds in each of the three repetitions of a measurement, which use new sessions; 0
+        /// for 15.</summary>
         public uint Runs { get; set; }
 
-        /// <summary>Time limit in milliseconds of these rounds for one size of the input; 0 for 4000.</summary>
+        /// <summary>Time limit in milliseconds for the rounds of a repetition with one size of the input; 0 for
+        /// 4000.</summary>
         public uint MaxMilliseconds { get; set; }
 
         /// <summary>Time limit of each training in milliseconds; 0 for 120000.</summary>
@@ -38,7 +39,7 @@ namespace Optimize
         /// rows that need a text.</summary>
         [AllowNull, MaybeNull] public string Data { get; set; }
 
-        /// <summary>Names of the rows to measure; null for all.</summary>
+        /// <summary>Names of the rows to measure, such as "int8" (docs/table.md lists them); null for all.</summary>
         [AllowNull, MaybeNull] public IList<string> Rows { get; set; }
 
         /// <summary>Path of a second model for the row ensemble; null for the result of the row distill.</summary>
@@ -47,9 +48,11 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Runs the steps of a recipe (JSON) on a model and writes the result to a path: a package if the last
-        /// step is compile, an engine if it is tensorrt, otherwise a model as X.onnx or a folder. The original is
-        /// unchanged. Returns the JSON of docs/report.md.</summary>
+        /// <summary>Runs the steps of a recipe on a model and writes the result to a path: a package if the last step
+        /// is compile, an engine if it is tensorrt, otherwise a model as X.onnx or a folder. The original is unchanged.
+        /// The recipe is JSON: a list of steps (docs/recipes.md), or the report of a technique. Returns the JSON of
+        /// docs/report.md. Throws Status.InvalidArgument if the recipe has an unknown operation or option, or if a step
+        /// needs Data and there is none; otherwise the statuses of the techniques.</summary>
         public Report Apply(Model model, string recipe, string path, [AllowNull] ApplyOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -72,9 +75,11 @@ namespace Optimize
             return new Report(report);
         }
 
-        /// <summary>Measures every technique on models, and writes the table and the packages to a folder. Returns the
-        /// JSON of docs/table.md. Rows that an earlier call with the same models and options measured in this folder
-        /// are not measured again.</summary>
+        /// <summary>Applies each technique to models, compares the results with the originals, and writes a table and
+        /// packages of the results to a folder. Returns the JSON of docs/table.md. Rows that an earlier call with the
+        /// same models and options has measured in this folder are not measured again. Rows that need a GPU or data
+        /// that is not available are skipped. Throws Status.InvalidArgument for an unknown row, or if there are no
+        /// models.</summary>
         public Report Table(IList<Model> models, string folder, [AllowNull] TableOptions options = null,
             [AllowNull] Call call = null)
         {

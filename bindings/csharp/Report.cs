@@ -1,4 +1,4 @@
-// Reports and their figures.
+// Reports, and the values that they contain.
 
 using System;
 using System.Collections.Generic;
@@ -25,20 +25,20 @@ namespace Optimize
         /// <summary>Operator type of the node.</summary>
         public string Op { get; private set; }
 
-        /// <summary>Action: "quantized", "left" and others (docs/report.md).</summary>
+        /// <summary>Action, for example "quantized" or "left"; docs/report.md lists all.</summary>
         public string Action { get; private set; }
 
-        /// <summary>Reason for the action, or for a changed node how it was changed.</summary>
+        /// <summary>Reason for the action; for a changed node, a description of what it is now.</summary>
         public string Reason { get; private set; }
 
         /// <summary>Whether the node was changed.</summary>
         public bool Changed { get; private set; }
 
-        /// <summary>Loss that changing this node alone causes; NaN if it was not measured.</summary>
+        /// <summary>Loss of the model if this node alone is quantized; NaN if it was not measured.</summary>
         public double Sensitivity { get; private set; }
     }
 
-    /// <summary>A token that the model could have generated.</summary>
+    /// <summary>A token that the model could have generated at a position, with its log-probability.</summary>
     public struct Candidate
     {
         internal Candidate(long token, float logprob) : this()
@@ -59,23 +59,24 @@ namespace Optimize
     {
         internal Generation() { }
 
-        /// <summary>Text of the row, without stop string and special tokens.</summary>
+        /// <summary>Generated text, without stop string and special tokens.</summary>
         public string Text { get; internal set; }
 
         /// <summary>Ids of the generated tokens, including the one that ended the text.</summary>
         public long[] Tokens { get; internal set; }
 
-        /// <summary>Log-probability of each token; empty if they were not requested.</summary>
+        /// <summary>Log-probability of each of Tokens; empty if GenerateOptions.Logprobs was 0.</summary>
         public float[] Logprobs { get; internal set; }
 
-        /// <summary>The most probable tokens at each position, one fewer than GenerateOptions.Logprobs; empty if
-        /// log-probabilities were not requested.</summary>
+        /// <summary>For each of Tokens, the GenerateOptions.Logprobs - 1 most probable tokens at this position, the
+        /// most probable first; empty if GenerateOptions.Logprobs was 0.</summary>
         public IList<IList<Candidate>> Candidates { get; internal set; }
 
         /// <summary>Finish reason of the text.</summary>
         public FinishReason FinishReason { get; internal set; }
 
-        /// <summary>Number of tokens in the row before the generated ones.</summary>
+        /// <summary>Number of tokens in the row before the generated ones: those of the prompt and of earlier
+        /// runs.</summary>
         public long PromptTokens { get; internal set; }
 
         /// <summary>Ensembles: mean entropy of the combined distribution, in nats; otherwise NaN.</summary>
@@ -115,11 +116,11 @@ namespace Optimize
 
         private Native.Benchmark Raw { get; set; }
 
-        /// <summary>Number of timed rounds.</summary>
+        /// <summary>Number of timed rounds; both models ran once in each.</summary>
         public uint Runs { get { return Raw.Runs; } }
 
-        /// <summary>Verdict: "faster", "slower", or "no difference" if the interval of the speedup contains
-        /// 1.</summary>
+        /// <summary>Verdict on the speed of the result: "no difference" if the 95 % interval of the speedup contains 1,
+        /// otherwise "faster" or "slower".</summary>
         public string Verdict { get; private set; }
 
         /// <summary>Median over the rounds of the time of the original divided by that of the result.</summary>
@@ -161,21 +162,24 @@ namespace Optimize
         /// <summary>Size of the result on disk in bytes.</summary>
         public ulong ResultBytes { get { return Raw.ResultBytes; } }
 
-        /// <summary>Mean cosine of the outputs of both models.</summary>
+        /// <summary>Mean cosine of the outputs of both models; the lowest of the judged outputs (docs/report.md) if
+        /// there are several.</summary>
         public double Cosine { get { return Raw.Cosine; } }
 
-        /// <summary>Largest absolute difference of the outputs of both models.</summary>
+        /// <summary>Largest absolute difference of the judged outputs of both models.</summary>
         public double MaxAbsError { get { return Raw.MaxAbsError; } }
 
-        /// <summary>Share of the rows of the outputs whose largest element has the same index in both
-        /// models.</summary>
+        /// <summary>Share of the rows of the outputs whose largest element has the same index in both models; the
+        /// lowest of the judged outputs.</summary>
         public double Top1Agreement { get { return Raw.Top1Agreement; } }
 
-        /// <summary>Mean Kullback-Leibler divergence in nats, for outputs that are logits.</summary>
+        /// <summary>Mean Kullback-Leibler divergence in nats, for outputs that are logits; the largest of the judged
+        /// outputs.</summary>
         public double Kl { get { return Raw.Kl; } }
     }
 
-    /// <summary>A report of the library: JSON, and methods that read values of it. It converts to the JSON.</summary>
+    /// <summary>A report of the library: JSON, and methods that read values from the JSON. A Report converts to a
+    /// string with the JSON.</summary>
     public sealed class Report
     {
         private readonly BufferHandle buffer;
@@ -187,17 +191,19 @@ namespace Optimize
             json = new Lazy<string>(buffer.Read);
         }
 
-        /// <summary>Report as JSON: see docs/report.md.</summary>
+        /// <summary>The whole report as JSON. docs/report.md describes the fields, unless the method that returned the
+        /// report does.</summary>
         public string Json { get { return json.Value; } }
 
         /// <inheritdoc/>
         public override string ToString() { return Json; }
 
-        /// <summary>Returns the JSON of a report.</summary>
+        /// <summary>Returns the JSON of a report; null for null.</summary>
         public static implicit operator string([AllowNull] Report report) { return report == null ? null : report.Json; }
 
-        /// <summary>Returns the number at a JSON Pointer, for example Number("/quality/perplexity"). Throws
-        /// Status.NotFound if there is no value or null, and Status.InvalidArgument if it is not a number.</summary>
+        /// <summary>Returns the number at a JSON Pointer (RFC 6901), for example Number("/quality/perplexity"); 1 for
+        /// true and 0 for false. Throws Status.NotFound if there is no such value, or if it is null, and
+        /// Status.InvalidArgument if it is not a number.</summary>
         public double Number(string pointer)
         {
             double value;
@@ -208,7 +214,7 @@ namespace Optimize
         }
 
         /// <summary>Returns the text at a JSON Pointer, for example Text("/operation"). Throws Status.NotFound if there
-        /// is no value or null, and Status.InvalidArgument if it is not a text.</summary>
+        /// is no such value, or if it is null, and Status.InvalidArgument if it is not a text.</summary>
         public string Text(string pointer)
         {
             IntPtr value;
@@ -217,13 +223,13 @@ namespace Optimize
             var status = Native.optimize_report_text(buffer, Utf8.Bytes(pointer), out value, out size, out error);
             OptimizeException.Check(status, error);
             var text = Utf8.Read(value, (long)size);
-            GC.KeepAlive(this); // the text lives as long as the buffer
+            GC.KeepAlive(this); // the buffer owns the memory that was read
             return text;
         }
 
         /// <summary>Returns the number of entries of the list or object at a JSON Pointer, for example
-        /// Count("/warnings"). Throws Status.NotFound if there is no value or null, and Status.InvalidArgument if it
-        /// has no entries.</summary>
+        /// Count("/warnings"). Throws Status.NotFound if there is no such value, or if it is null, and
+        /// Status.InvalidArgument if it is neither a list nor an object.</summary>
         public long Count(string pointer)
         {
             UIntPtr value;
@@ -233,7 +239,7 @@ namespace Optimize
             return (long)value;
         }
 
-        /// <summary>Returns the action of a technique on each node; empty for a report without nodes.</summary>
+        /// <summary>Returns the action of the technique on each node; empty for a report without nodes.</summary>
         public IList<NodeReport> Nodes()
         {
             var nodes = new List<NodeReport>();
@@ -250,8 +256,8 @@ namespace Optimize
             return nodes;
         }
 
-        /// <summary>Returns the results of the benchmark in the report. Throws Status.NotFound if there is
-        /// none.</summary>
+        /// <summary>Returns the results of the benchmark in the report. Throws Status.NotFound if the report has no
+        /// benchmark.</summary>
         public Benchmark Benchmark()
         {
             var raw = new Native.Benchmark { StructSize = Handle.SizeOf<Native.Benchmark>() };
@@ -262,7 +268,8 @@ namespace Optimize
             return benchmark;
         }
 
-        /// <summary>Returns the generated texts of Generator.Generate or Generator.Run.</summary>
+        /// <summary>Returns the generated texts in the report of Generator.Generate or Generator.Run, one per row;
+        /// empty for other reports.</summary>
         public IList<Generation> Generations()
         {
             var all = new List<Generation>();
@@ -309,7 +316,7 @@ namespace Optimize
                 var status = Native.optimize_generation_candidate(
                     buffer, row, (UIntPtr)token, (UIntPtr)i, ref raw, out error);
                 using (error)
-                    if (status != 0) return all; // there are no more
+                    if (status != 0) return all; // there is no candidate i
                 all.Add(new Candidate(raw.Token, raw.Logprob));
             }
         }

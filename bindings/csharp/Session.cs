@@ -5,10 +5,10 @@ using System.Collections.Generic;
 
 namespace Optimize
 {
-    /// <summary>Level of the optimizations that ONNX Runtime applies to the graph.</summary>
+    /// <summary>Level of the optimizations that ONNX Runtime applies to the graph when it creates a session.</summary>
     public enum OptimizationLevel
     {
-        /// <summary>All optimizations.</summary>
+        /// <summary>All optimizations, including changes of tensor layout for this processor.</summary>
         Default = 0,
 
         /// <summary>No optimization.</summary>
@@ -30,16 +30,16 @@ namespace Optimize
         /// <summary>Level of the graph optimizations.</summary>
         public OptimizationLevel OptimizationLevel { get; set; }
 
-        /// <summary>Whether the reordering of weights for this processor is disabled; ignored for models with
-        /// block-quantized weights.</summary>
+        /// <summary>Whether the reordering of weights for this processor is disabled: the session takes less memory and
+        /// is created faster, but runs are slower. Ignored for models with block-quantized weights.</summary>
         public bool DisablePrepacking { get; set; }
 
         /// <summary>Whether the activations of block-quantized matrix products are rounded to 8 bits, which is faster
         /// and less exact.</summary>
         public bool RoundActivations { get; set; }
 
-        /// <summary>Whether you trust the source of the model. Engines inside a model contain executable
-        /// code.</summary>
+        /// <summary>Whether you trust the source of the model. Engines inside a model contain executable code; if
+        /// false, such a model leads to Status.Untrusted.</summary>
         public bool TrustEngines { get; set; }
 
         /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>
@@ -64,13 +64,13 @@ namespace Optimize
         }
     }
 
-    /// <summary>A session, which runs a model or a TensorRT engine. Any number of threads may run it at the same
-    /// time.</summary>
+    /// <summary>A session, which runs a model or a TensorRT engine. Any number of threads may run a session at the same
+    /// time; the runs of an engine wait for one another.</summary>
     public sealed partial class Session : Handle
     {
         internal Session() { }
 
-        /// <summary>Returns the inputs that a run requires.</summary>
+        /// <summary>Returns names, types and shapes of the inputs that a run requires.</summary>
         public IList<ValueInfo> Inputs()
         {
             return ValueInfo.All(this, Native.optimize_session_input_count(this),
@@ -78,7 +78,7 @@ namespace Optimize
                     Native.optimize_session_input(this, index, ref info, out error));
         }
 
-        /// <summary>Returns the outputs of the model.</summary>
+        /// <summary>Returns names, types and shapes of the outputs of the model.</summary>
         public IList<ValueInfo> Outputs()
         {
             return ValueInfo.All(this, Native.optimize_session_output_count(this),
@@ -86,9 +86,11 @@ namespace Optimize
                     Native.optimize_session_output(this, index, ref info, out error));
         }
 
-        /// <summary>Runs the model, and returns the outputs with the names <paramref name="outputs"/>, or all outputs
-        /// if it is null. Throws Status.NotFound for an input or output that the model does not have, and
-        /// Status.InvalidArgument if an input is missing or its type or shape does not fit.</summary>
+        /// <summary>Runs the model with the tensors of <paramref name="inputs"/>, by name, and returns by name the
+        /// outputs with the names <paramref name="outputs"/>, or all outputs if that is null. Throws Status.NotFound
+        /// for an input or output that the model does not have, and Status.InvalidArgument if an input is missing, if
+        /// its type or shape does not fit, or if an output is named twice. Also throws Status.Unsupported for an output
+        /// that is not a tensor; and Status.Runtime if ONNX Runtime fails.</summary>
         public IDictionary<string, Tensor> Run(
             IDictionary<string, Tensor> inputs, [AllowNull] IList<string> outputs = null, [AllowNull] Call call = null)
         {
@@ -101,7 +103,7 @@ namespace Optimize
             {
                 try
                 {
-                    // P/Invoke does not keep handles in an array alive.
+                    // P/Invoke does not keep the handles in an array alive, as it does with a handle argument.
                     for (int i = 0; i < names.Count; i++)
                     {
                         bool holds = false;

@@ -1,4 +1,4 @@
-// Functions of the program that receive files.
+// Saving to streams of the program.
 
 using System;
 using System.IO;
@@ -10,7 +10,8 @@ namespace Optimize
     {
         internal delegate int Body(ref Native.Sink sink, ref Native.Call call, out ErrorHandle error);
 
-        /// <summary>Makes a call of the library that writes to the streams of a function.</summary>
+        /// <summary>Makes a call of the library that writes files to the streams that a function returns for their
+        /// names. The streams are disposed of. Throws what the function or a stream throws.</summary>
         internal static void Run(Func<string, Stream> create, Call call, Body body)
         {
             if (create == null) throw new ArgumentNullException("create");
@@ -43,17 +44,20 @@ namespace Optimize
             }
             finally
             {
-                if (file != null) file.Dispose(); // not complete
+                if (file != null) file.Dispose(); // the call failed before the end of this file
             }
-            GC.KeepAlive(write); // the library has its address
+            GC.KeepAlive(write); // the library calls the delegate until here
         }
     }
 
     public sealed partial class Model
     {
-        /// <summary>Saves a model to the stream that a function returns for a file name, for example to encrypt or
-        /// upload it. If external data is requested, the function is called for that file first. Streams are disposed
-        /// of when they are complete. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
+        /// <summary>Saves the model to the stream that <paramref name="create"/> returns for <paramref name="name"/>,
+        /// for example to encrypt or upload it. If the weights are stored as external data, the function is called for
+        /// their file first. Streams are disposed of after their last byte. Returns JSON: {"files": [{"path", "bytes",
+        /// "sha256"}]}. Throws what the function or a stream throws, after which the files are not complete;
+        /// Status.LimitExceeded if the .onnx file would have more than 2 GiB; and Status.InvalidArgument for a packed
+        /// file with ExternalData.Always.</summary>
         public Report Save(
             Func<string, Stream> create, string name, ExternalData externalData = ExternalData.Auto,
             [AllowNull] Call call = null, bool packed = false)
@@ -75,8 +79,10 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Writes a package of a model in one file to the stream that a function returns for its name. The
-        /// stream is disposed of when it is complete. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
+        /// <summary>Writes a package of a model, as one file, to the stream that <paramref name="create"/> returns for
+        /// <paramref name="name"/>. The stream is disposed of after its last byte. Returns JSON: {"files": [{"path",
+        /// "bytes", "sha256"}]}. Throws what the function or the stream throws, after which the file is not complete,
+        /// and otherwise the same as Compile for a path.</summary>
         public Report Compile(Model model, Func<string, Stream> create, string name,
             [AllowNull] PackageOptions options = null, [AllowNull] Call call = null)
         {

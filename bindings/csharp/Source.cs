@@ -1,4 +1,4 @@
-// Files that the program provides itself.
+// Loading of files that the program provides.
 
 using System;
 using System.Collections.Generic;
@@ -7,16 +7,16 @@ using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>The files of a model, which the program provides itself, for example decrypted, or from an archive.
-    /// The methods are called on the thread that makes the call of the library, and only during it. The call throws
-    /// what they throw.</summary>
+    /// <summary>The files of a model, which the program provides, for example decrypted, or from an archive. A name is
+    /// a relative path with '/'. The methods are called on the thread that makes the call of the library, and only
+    /// during this call, which throws what the methods throw.</summary>
     public interface IFileSource
     {
         /// <summary>Returns the size of a file in bytes, or null if there is no such file.</summary>
         long? Size(string name);
 
-        /// <summary>Fills the buffer with the bytes of a file that begin at an offset. All of these bytes lie inside
-        /// the size that Size returned.</summary>
+        /// <summary>Fills the whole buffer with the bytes of a file that begin at an offset. These bytes lie inside the
+        /// size that Size returned.</summary>
         void Read(string name, long offset, byte[] buffer);
     }
 
@@ -25,7 +25,8 @@ namespace Optimize
     {
         private readonly IDictionary<string, byte[]> files;
 
-        /// <summary>Makes a source of contents by file name.</summary>
+        /// <summary>Creates a source of files, whose contents are given by file name. The dictionary is not
+        /// copied.</summary>
         public MemorySource(IDictionary<string, byte[]> files) { this.files = files; }
 
         /// <inheritdoc/>
@@ -48,7 +49,7 @@ namespace Optimize
 
         internal delegate int Body(ref Native.Source source, ref Native.Call call, out ErrorHandle error);
 
-        /// <summary>Makes a call of the library with the files of a source.</summary>
+        /// <summary>Makes a call of the library with the files of a source. Throws what the source throws.</summary>
         internal static void Run(IFileSource source, Call call, Body body)
         {
             if (source == null) throw new ArgumentNullException("source");
@@ -79,15 +80,18 @@ namespace Optimize
             };
             Call.Run(call, (ref Native.Call settings, out ErrorHandle error) =>
                 body(ref native, ref settings, out error), caught);
-            GC.KeepAlive(size); // the library has their addresses
+            GC.KeepAlive(size); // the library calls the delegates until here
             GC.KeepAlive(read);
         }
     }
 
     public sealed partial class Context
     {
-        /// <summary>Loads a model from a file of a source: an .onnx file with its external data and the files next to
-        /// it, a packed file, a .gguf file, or a package in one file. Everything is read during the call.</summary>
+        /// <summary>Loads a model from the file <paramref name="name"/> of a source: an .onnx file with its external
+        /// data and the files next to it, a packed file, a .gguf file, or a package in one file. All files are read
+        /// during the call, into memory that the model keeps. Throws Status.NotFound if the file, or one with its
+        /// external data, does not exist; Status.InvalidModel for a damaged file; and Status.Unsupported like Load for
+        /// a path.</summary>
         public Model Load(IFileSource source, string name, [AllowNull] Call call = null)
         {
             var bytes = Utf8.Bytes(name);
@@ -100,8 +104,9 @@ namespace Optimize
 
     public sealed partial class Package
     {
-        /// <summary>Opens a package in one file, the file <paramref name="name"/> of a source, which is read during the
-        /// call. The other arguments are those of Open for a path.</summary>
+        /// <summary>Opens a package in one file, the file <paramref name="name"/> of a source. The file is read during
+        /// the call, into memory that the package keeps. <paramref name="variant"/> and <paramref name="publicKey"/>
+        /// are those of Open for a path, which throws the same.</summary>
         public static Package Open(Context context, IFileSource source, string name,
             [AllowNull] string variant = null, [AllowNull] string publicKey = null, [AllowNull] Call call = null)
         {
@@ -125,8 +130,9 @@ namespace Optimize
 
     public sealed partial class Tokenizer
     {
-        /// <summary>Loads a tokenizer from a file of a source, a tokenizer.json, with the settings of the files next to
-        /// it.</summary>
+        /// <summary>Loads a tokenizer from the file <paramref name="name"/> of a source, a tokenizer.json. If the file
+        /// has this name, the settings of the files next to it are applied, as in Load for a path, which throws the
+        /// same.</summary>
         public static Tokenizer Load(IFileSource source, string name)
         {
             var bytes = Utf8.Bytes(name);

@@ -10,8 +10,8 @@ using System.Runtime.CompilerServices;
 
 namespace Optimize
 {
-    /// <summary>A call that generates tokens on a separate thread. After each token, the call waits until the token has
-    /// been processed.</summary>
+    /// <summary>A call that generates tokens on a separate thread. After each token, the call waits until the loop of
+    /// the program has processed the token.</summary>
     internal sealed class TokenStream
     {
         private readonly SemaphoreSlim ready = new SemaphoreSlim(0), processed = new SemaphoreSlim(0);
@@ -36,11 +36,11 @@ namespace Optimize
             }, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
         }
 
-        /// <summary>The token that is ready.</summary>
+        /// <summary>The token for which Next returned true.</summary>
         internal Written Token { get; private set; }
 
-        /// <summary>Waits for the next token. Returns false after the last one, and throws the exception that ended
-        /// the call.</summary>
+        /// <summary>Waits for the next token, and returns true. Returns false after the last token. Throws the
+        /// exception that ended the call, if there is one.</summary>
         internal bool Next()
         {
             ready.Wait();
@@ -56,12 +56,14 @@ namespace Optimize
         {
             left = true;
             processed.Release();
-            // Unlike Wait, WaitAny does not throw: Next has thrown the exception already, or nobody reads it.
+            // Unlike Wait, WaitAny does not throw the exception of the call, which Next has thrown already, or which
+            // the program that left the loop does not want. Reading it marks it as observed.
             Task.WaitAny(work);
             GC.KeepAlive(work.Exception);
         }
 
 #if NET8_0_OR_GREATER
+        // Like Next, without blocking the thread.
         internal async Task<bool> NextAsync()
         {
             await ready.WaitAsync().ConfigureAwait(false);
@@ -69,6 +71,7 @@ namespace Optimize
             return !ended;
         }
 
+        // Like Leave, without blocking the thread.
         internal async Task LeaveAsync()
         {
             left = true;
@@ -77,6 +80,7 @@ namespace Optimize
         }
 #endif
 
+        // Token callback of the call: passes a token to Next, and waits for Processed or Leave.
         private bool Tell(Written token)
         {
             if (left) return false;
@@ -89,16 +93,17 @@ namespace Optimize
 
     public sealed partial class Generator
     {
-        /// <summary>Generates text after each prompt, and returns the tokens of all rows as they are generated. The
-        /// generation runs during the loop, and each step of the loop waits for a token. Leaving the loop ends the
-        /// generation. OnToken of the options is not called.</summary>
+        /// <summary>Generates text after each prompt like Generate, and returns the tokens of all rows as they are
+        /// generated. The generation runs while the program loops over the tokens, and each step of the loop waits for
+        /// a token. Leaving the loop ends the generation. The loop throws the exceptions of Generate. OnToken of the
+        /// options is not called.</summary>
         public IEnumerable<Written> Stream(
             IList<string> prompts, [AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
         {
             return Tokens(() => new TokenStream(options, given => Generate(prompts, given, call)));
         }
 
-        /// <summary>Continues all rows like Run, and returns the tokens like Stream.</summary>
+        /// <summary>Continues all rows like Run, and returns their tokens as they are generated, like Stream.</summary>
         public IEnumerable<Written> StreamRun([AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
         {
             return Tokens(() => new TokenStream(options, given => Run(given, call)));
@@ -122,8 +127,9 @@ namespace Optimize
         }
 
 #if NET8_0_OR_GREATER
-        /// <summary>Generates a text after each prompt, and returns the tokens of all rows as they are generated.
-        /// Leaving the loop ends the generation. OnToken of the options is not called.</summary>
+        /// <summary>Generates text after each prompt like Generate, and returns the tokens of all rows as they are
+        /// generated. The loop does not block its thread while it waits for a token. Leaving the loop ends the
+        /// generation. The loop throws the exceptions of Generate. OnToken of the options is not called.</summary>
         public IAsyncEnumerable<Written> StreamAsync(IList<string> prompts, [AllowNull] GenerateOptions options = null,
             CancellationToken cancellationToken = default)
         {
@@ -131,14 +137,16 @@ namespace Optimize
                 token => new TokenStream(options, given => Generate(prompts, given, token)), cancellationToken);
         }
 
-        /// <summary>Continues all rows like Run, and returns the tokens like StreamAsync.</summary>
+        /// <summary>Continues all rows like Run, and returns their tokens as they are generated, like
+        /// StreamAsync.</summary>
         public IAsyncEnumerable<Written> StreamRunAsync([AllowNull] GenerateOptions options = null,
             CancellationToken cancellationToken = default)
         {
             return TokensAsync(token => new TokenStream(options, given => Run(given, token)), cancellationToken);
         }
 
-        // cancellationToken is the argument of StreamAsync, that of WithCancellation, or a combination of both.
+        // With EnumeratorCancellation, cancellationToken is the argument of StreamAsync combined with that of
+        // WithCancellation.
         private static async IAsyncEnumerable<Written> TokensAsync(Func<CancellationToken, TokenStream> start,
             [EnumeratorCancellation] CancellationToken cancellationToken)
         {

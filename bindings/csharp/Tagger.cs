@@ -6,7 +6,7 @@ using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>Rule by which the tokens of an entity become one span.</summary>
+    /// <summary>Rule by which the tokens of a text become spans.</summary>
     public enum Aggregation
     {
         /// <summary>Adjacent tokens of one class become a span, whose score is the mean of the scores of the
@@ -19,10 +19,12 @@ namespace Optimize
         /// <summary>A word has the class of its first token; adjacent words of one class become a span.</summary>
         First = 2,
 
-        /// <summary>A word has the class with the highest mean score over its tokens.</summary>
+        /// <summary>A word has the class with the highest mean score over its tokens; adjacent words of one class
+        /// become a span.</summary>
         Average = 3,
 
-        /// <summary>A word has the class of its token with the highest score.</summary>
+        /// <summary>A word has the class of its token with the highest score; adjacent words of one class become a
+        /// span.</summary>
         Max = 4,
     }
 
@@ -38,8 +40,9 @@ namespace Optimize
         /// <summary>Number of texts per run; 0 for 8.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Number of tokens of a window; 0 for the limit for texts in the model's files, or else its number of
-        /// positions, up to 512. Longer texts are divided into overlapping windows.</summary>
+        /// <summary>Number of tokens of a window, including special tokens; 0 for the limit for texts in the model's
+        /// files, or else the number of positions of the model, up to 512. Longer texts are divided into overlapping
+        /// windows.</summary>
         public uint MaxLength { get; set; }
 
         /// <summary>Number of tokens by which the windows of a long text overlap; 0 for a quarter of a
@@ -76,7 +79,8 @@ namespace Optimize
         }
     }
 
-    /// <summary>A labelled part of a text. Offsets count UTF-16 code units, as the indices of a string do.</summary>
+    /// <summary>A labelled part of a text. Start and End count UTF-16 code units, like the indices of a
+    /// string.</summary>
     public sealed class Span
     {
         internal Span(string label, float score, int start, int end)
@@ -97,7 +101,7 @@ namespace Optimize
         /// <summary>Index of the first UTF-16 code unit of the span in the text.</summary>
         public int Start { get; private set; }
 
-        /// <summary>Index after the last UTF-16 code unit of the span.</summary>
+        /// <summary>Index after the last UTF-16 code unit of the span in the text.</summary>
         public int End { get; private set; }
     }
 
@@ -107,8 +111,9 @@ namespace Optimize
     {
         internal Tagger() { }
 
-        /// <summary>Returns the spans of each text, in the order of the text; empty for a text without
-        /// spans.</summary>
+        /// <summary>Returns a list of spans for each text, in the order of the text; empty for a text without spans.
+        /// Throws Status.InvalidArgument if there are no texts, Status.InvalidModel if the model names another number
+        /// of labels than it has, and Status.Runtime if a score is not a number or ONNX Runtime fails.</summary>
         public IList<IList<Span>> Tag(IList<string> texts, [AllowNull] Call call = null)
         {
             Need(texts, "texts");
@@ -154,8 +159,10 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Creates a tagger of a model for token classification. Throws Status.Unsupported if the model has no
-        /// logits for tokens or does not name its labels, and Status.NotFound without a tokenizer.</summary>
+        /// <summary>Creates a tagger of a model for token classification, which may be disposed of before the tagger.
+        /// Throws Status.Unsupported if the model has no logits for tokens or does not name its labels, Status.NotFound
+        /// if there is no tokenizer, Status.InvalidArgument if options do not fit the model, and otherwise the same as
+        /// CreateSession.</summary>
         public Tagger CreateTagger(
             Model model, [AllowNull] TaggerOptions options = null, [AllowNull] Call call = null)
         {
@@ -164,7 +171,7 @@ namespace Optimize
             using (var scratch = new Scratch())
             {
                 var given = options.ToNative(scratch);
-                var tokenizer = options.Tokenizer ?? new Tokenizer(); // NULL to the library
+                var tokenizer = options.Tokenizer ?? new Tokenizer(); // without a handle: NULL for the library
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_tagger_new(
                     this, model, tokenizer, ref given, ref native, out tagger, out error));
             }

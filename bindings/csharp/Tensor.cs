@@ -10,7 +10,7 @@ namespace Optimize
     /// low bits first.</summary>
     public enum DType
     {
-        /// <summary>Type of what is not a tensor, or that the model does not declare.</summary>
+        /// <summary>The value is no tensor, or the model does not declare its type.</summary>
         Unknown = 0,
 
         /// <summary>The type Float32 of ONNX.</summary>
@@ -98,15 +98,16 @@ namespace Optimize
         /// <summary>Name of the input or output.</summary>
         public string Name { get; private set; }
 
-        /// <summary>Element type; Unknown for a sequence or map.</summary>
+        /// <summary>Element type; Unknown for a sequence, a map or an undeclared type.</summary>
         public DType DType { get; private set; }
 
-        /// <summary>Sizes of the dimensions, -1 for dynamic ones; null if the model does not declare the number of
-        /// dimensions.</summary>
+        /// <summary>Sizes of the dimensions, -1 for dynamic ones; empty for a scalar; null if the model does not
+        /// declare the number of dimensions.</summary>
         public long[] Dims { get; private set; }
 
-        /// <summary>Names of the dimensions. Dimensions with the same name must have the same size; those with the
-        /// name "" may have any size.</summary>
+        /// <summary>Names of the dimensions, "" for those without a name; null if Dims is null. Dimensions with the
+        /// same name must have the same size in a run, except for names without meaning that exporters write, such as
+        /// "?" or "unk__12".</summary>
         public string[] DimNames { get; private set; }
 
         internal delegate int Get(UIntPtr index, ref Native.ValueInfo info, out ErrorHandle error);
@@ -129,7 +130,7 @@ namespace Optimize
                     list[i].DimNames[d] = Utf8.Read(Marshal.ReadIntPtr(native.DimNames, d * IntPtr.Size));
                 }
             }
-            GC.KeepAlive(owner); // owns the memory of the pointers
+            GC.KeepAlive(owner); // the model or session owns the memory that was read
             return list;
         }
     }
@@ -152,8 +153,9 @@ namespace Optimize
 
         internal Tensor(IntPtr tensor) { SetHandle(tensor); }
 
-        /// <summary>Returns a tensor with a copy of numbers in row-major order. Without dims it is a
-        /// scalar.</summary>
+        /// <summary>Returns a tensor with a copy of numbers, which are in row-major order. <paramref name="dims"/> are
+        /// the sizes of its dimensions; without them, the tensor is a scalar. Throws Status.InvalidArgument if the
+        /// number of elements does not match the sizes, and ArgumentException if T is not an element type.</summary>
         public static Tensor From<T>(T[] elements, params long[] dims) where T : struct
         {
             var type = TypeOf<T>();
@@ -168,8 +170,9 @@ namespace Optimize
             }
         }
 
-        /// <summary>Returns a tensor of any type except String with a copy of the bytes of its elements, in row-major
-        /// order. Throws Status.InvalidArgument if their number does not match the type and the shape.</summary>
+        /// <summary>Returns a tensor of any type except String with a copy of <paramref name="data"/>, the bytes of its
+        /// elements in row-major order. Throws Status.InvalidArgument if the number of bytes does not match the type
+        /// and the sizes <paramref name="dims"/>, if a boolean is neither 0 nor 1, or for DType.String.</summary>
         public static Tensor FromBytes(DType type, byte[] data, params long[] dims)
         {
             var pin = GCHandle.Alloc(data, GCHandleType.Pinned);
@@ -184,7 +187,8 @@ namespace Optimize
         }
 
         /// <summary>Returns a tensor of any type except String with a copy of <paramref name="size"/> bytes of memory,
-        /// which are its elements in row-major order.</summary>
+        /// which are its elements in row-major order. Throws the same as FromBytes, and ArgumentOutOfRangeException for
+        /// a negative size.</summary>
         public static Tensor FromPointer(DType type, IntPtr data, long size, params long[] dims)
         {
             if (size < 0) throw new ArgumentOutOfRangeException("size");
@@ -195,9 +199,9 @@ namespace Optimize
             return tensor;
         }
 
-        /// <summary>Returns a tensor that uses an array without copying it. The array is pinned, and must not be
-        /// changed, until the tensor is disposed of and all runs that use it have ended. bool is not
-        /// supported.</summary>
+        /// <summary>Returns a tensor that uses an array of numbers without copying it. The array is pinned, and must
+        /// not be changed, until the tensor is disposed of and all runs that use it have ended. Arrays of bool are not
+        /// supported. Throws the same as From.</summary>
         public static Tensor Borrow<T>(T[] elements, params long[] dims) where T : struct
         {
             var type = TypeOf<T>();
@@ -218,11 +222,13 @@ namespace Optimize
             }
         }
 
-        // The library calls this function on any thread, when nothing uses the memory any more. A static field is never
-        // collected.
+        // Release callback of Borrow, which the library calls on any thread when nothing uses the memory any more. The
+        // static field keeps the delegate from being collected before.
         private static readonly Native.ReleaseFn Unpin = pin => GCHandle.FromIntPtr(pin).Free();
 
-        /// <summary>Returns a tensor of strings in row-major order, which must not contain NUL.</summary>
+        /// <summary>Returns a tensor with copies of strings, which are in row-major order. Throws
+        /// Status.InvalidArgument if the number of strings does not match the sizes <paramref name="dims"/>, and
+        /// ArgumentException if a string contains NUL.</summary>
         public static Tensor FromStrings(IList<string> strings, params long[] dims)
         {
             using (var scratch = new Scratch())
@@ -250,8 +256,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Returns a copy of the elements. Throws InvalidOperationException if T does not match
-        /// DType.</summary>
+        /// <summary>Returns a copy of the elements in row-major order. Throws InvalidOperationException if T does not
+        /// correspond to DType, and ArgumentException if T is not an element type.</summary>
         public T[] Elements<T>() where T : struct
         {
             var type = TypeOf<T>();
@@ -269,7 +275,7 @@ namespace Optimize
             return elements;
         }
 
-        /// <summary>Returns a copy of the bytes of the elements; empty for strings.</summary>
+        /// <summary>Returns a copy of the bytes of the elements; empty for a tensor of strings.</summary>
         public byte[] Bytes()
         {
             var bytes = new byte[checked((int)(ulong)Native.optimize_tensor_size(this))];
@@ -278,8 +284,8 @@ namespace Optimize
             return bytes;
         }
 
-        /// <summary>Returns a copy of the elements of a tensor of strings. Throws Status.InvalidArgument for other
-        /// types.</summary>
+        /// <summary>Returns copies of the elements of a tensor of strings, in row-major order. Throws
+        /// Status.InvalidArgument for a tensor of another type that has elements.</summary>
         public string[] Strings()
         {
             long count = 1;

@@ -5,7 +5,7 @@ using System.Collections.Generic;
 
 namespace Optimize
 {
-    /// <summary>Precision of an engine.</summary>
+    /// <summary>Lowest precision in which the nodes of an engine compute.</summary>
     public enum Precision
     {
         /// <summary>fp32: the types of the model.</summary>
@@ -15,13 +15,14 @@ namespace Optimize
         /// measures the error.</summary>
         Fp16 = 1,
 
-        /// <summary>bfloat16 for the same nodes as Fp16.</summary>
+        /// <summary>bfloat16 for the same nodes as Fp16. Needs ONNX Runtime, which measures the error.</summary>
         Bf16 = 2,
 
-        /// <summary>8-bit integers for matrix products and convolutions with a weight.</summary>
+        /// <summary>8-bit integers for matrix products and convolutions with a weight. Needs ONNX Runtime, which
+        /// measures ranges of activations and the error.</summary>
         Int8 = 3,
 
-        /// <summary>float8 (e4m3) for the same nodes as Int8.</summary>
+        /// <summary>float8 (e4m3) for the same nodes as Int8. Needs ONNX Runtime, like Int8.</summary>
         Fp8 = 4,
     }
 
@@ -29,7 +30,7 @@ namespace Optimize
     public enum TensorRtBackend
     {
         /// <summary>TensorRT if the library and a device are available, otherwise TensorRT-RTX, otherwise ONNX
-        /// Runtime's provider.</summary>
+        /// Runtime's provider. The report gives the reason.</summary>
         Auto = 0,
 
         /// <summary>TensorRT 11, which builds for the device of this machine.</summary>
@@ -42,7 +43,8 @@ namespace Optimize
         OnnxRuntime = 3,
     }
 
-    /// <summary>Options of Context.BuildTensorRt.</summary>
+    /// <summary>Options of Context.BuildTensorRt. Properties that are 0 or null have their defaults. A profile is a
+    /// range of shapes of the inputs.</summary>
     public sealed class TensorRtOptions
     {
         /// <summary>Precision of the engine.</summary>
@@ -74,7 +76,8 @@ namespace Optimize
         /// <summary>Maximum shapes of inputs; or null.</summary>
         [AllowNull, MaybeNull] public string MaxShapes { get; set; }
 
-        /// <summary>Several profiles as JSON, instead of single shapes; or null.</summary>
+        /// <summary>Several profiles as JSON, instead of single shapes, which optimize_tensorrt_options_t in optimize.h
+        /// describes; or null.</summary>
         [AllowNull, MaybeNull] public string Profiles { get; set; }
 
         /// <summary>Folder of TensorRT's libraries; null searches for them.</summary>
@@ -86,11 +89,11 @@ namespace Optimize
         /// <summary>Maximum device memory for TensorRT's workspace in bytes; 0 for no limit.</summary>
         public ulong Workspace { get; set; }
 
-        /// <summary>Maximum error of an output relative to fp32; 0 for 0.01 (Fp16), 0.08 (Bf16) and 0.15 (Int8 and
-        /// Fp8).</summary>
+        /// <summary>Maximum error of an output relative to fp32; as many nodes stay fp32 as this requires. 0 for 0.01
+        /// (Fp16), 0.08 (Bf16) and 0.15 (Int8 and Fp8).</summary>
         public double MaxError { get; set; }
 
-        /// <summary>TensorRT-RTX: compute capabilities for which to build, such as 89 for 8.9; none for
+        /// <summary>TensorRT-RTX: compute capabilities for which to build, such as 89 for 8.9; null for
         /// all.</summary>
         [AllowNull, MaybeNull] public int[] ComputeCapabilities { get; set; }
 
@@ -126,18 +129,19 @@ namespace Optimize
         public uint Threads { get; set; }
 
         /// <summary>Int8 and Fp8: path of the calibration data, a text or tensors for the inputs (X.safetensors);
-        /// null for built-in sentences.</summary>
+        /// null for built-in sentences or generated numbers.</summary>
         [AllowNull, MaybeNull] public string Calibration { get; set; }
 
-        /// <summary>Names of nodes, or of operators, that stay fp32.</summary>
+        /// <summary>Names of nodes, or of operators, that stay fp32; null for none.</summary>
         [AllowNull, MaybeNull] public IList<string> KeepFp32 { get; set; }
 
-        /// <summary>Whether only the graph for the engine is written, as an .onnx file, and no engine is
-        /// built.</summary>
+        /// <summary>Whether only the graph for the engine is written, as an .onnx file, and no engine is built. Neither
+        /// TensorRT nor a device is needed then.</summary>
         public bool GraphOnly { get; set; }
     }
 
-    /// <summary>Options for opening an engine. Without Trust, every engine is refused.</summary>
+    /// <summary>Options of Context.OpenTensorRt, Context.CreateEngine and Context.BenchmarkEngine. Trust is required:
+    /// without it, the calls throw Status.Untrusted.</summary>
     public sealed class TensorRtOpenOptions
     {
         /// <summary>Whether you trust the source of the engine, which contains executable code.</summary>
@@ -146,8 +150,8 @@ namespace Optimize
         /// <summary>Index of the device, from 0.</summary>
         public uint DeviceId { get; set; }
 
-        /// <summary>SHA-256 of the model from which the engine must have been built; null accepts any
-        /// model.</summary>
+        /// <summary>SHA-256 of the model from which the engine must have been built, as 64 hexadecimal digits; null
+        /// accepts any model.</summary>
         [AllowNull, MaybeNull] public string ModelSha256 { get; set; }
 
         /// <summary>Folder of TensorRT's libraries; null searches for them.</summary>
@@ -168,8 +172,11 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Creates a session of an engine file on a device. Throws Status.Untrusted, InvalidModel, Mismatch,
-        /// BackendMissing or DeviceMissing if the engine cannot be used on this machine.</summary>
+        /// <summary>Creates a session of an engine file on a device. ONNX Runtime is not needed. Throws
+        /// Status.Untrusted if Trust is false or there is no manifest next to the file; Status.InvalidModel if the file
+        /// does not match its manifest or is not an engine; and Status.Mismatch if it belongs to another model, version
+        /// or device. Also throws Status.BackendMissing if TensorRT is not found; Status.DeviceMissing if there is no
+        /// such device; and Status.Backend if TensorRT cannot use the engine.</summary>
         public Session OpenTensorRt(string path, [AllowNull] TensorRtOpenOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -184,9 +191,10 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Creates a session of the TensorRT engine of a package on a device. Throws Status.NotFound if the
-        /// package has no engine, Status.Unsupported if it is a single file, and otherwise like OpenTensorRt. Runs
-        /// check the shape contract.</summary>
+        /// <summary>Creates a session of the TensorRT engine of a package on a device. Runs check the shape contract,
+        /// like those of CreateSession for a package. The package may be disposed of before the session. Throws
+        /// Status.NotFound if the package has no engine, Status.Unsupported if the package is a single file, and
+        /// otherwise the same as OpenTensorRt.</summary>
         public Session CreateEngine(Package package, [AllowNull] TensorRtOpenOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -201,9 +209,10 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Compares a TensorRT engine file with the model from which it was built, and returns the report as
-        /// JSON. <paramref name="engine"/> must state that you trust the source of the engine; otherwise the call
-        /// throws Status.Untrusted.</summary>
+        /// <summary>Compares a TensorRT engine file with the model from which it was built, like Benchmark.
+        /// <paramref name="engine"/> selects the device of the engine. Returns the JSON of docs/report.md. Throws
+        /// Status.Untrusted if Trust of <paramref name="engine"/> is false, Status.Mismatch if the engine was built
+        /// from another model, and otherwise the same as OpenTensorRt.</summary>
         public Report BenchmarkEngine(
             Model original, string path, TensorRtOpenOptions engine, [AllowNull] BenchmarkOptions options = null,
                 [AllowNull] Call call = null)
@@ -214,7 +223,7 @@ namespace Optimize
             {
                 var opening = (engine ?? new TensorRtOpenOptions()).ToNative(scratch);
                 var raw = options.ToNative(scratch);
-                var tokenizer = options.Tokenizer ?? new Tokenizer(); // NULL to the library
+                var tokenizer = options.Tokenizer ?? new Tokenizer(); // without a handle: NULL for the library
                 IntPtr cPath = scratch.Text(path);
                 Call.Run(call, (ref Native.Call native,
                     out ErrorHandle error) => Native.optimize_model_benchmark_engine(
@@ -223,8 +232,13 @@ namespace Optimize
             return new Report(report);
         }
 
-        /// <summary>Builds a TensorRT engine of a model and writes it to a path, with a manifest next to it. An
-        /// existing engine that matches the model and the options is reused. Returns the report as JSON.</summary>
+        /// <summary>Builds a TensorRT engine of a model and writes it to a path, X.engine or a folder, with a manifest
+        /// next to it. An existing engine that matches model, library and options is kept. Returns the JSON of
+        /// docs/report.md. Throws Status.BackendMissing if TensorRT is not found; Status.DeviceMissing if the backend
+        /// needs a device and there is none; Status.Unsupported for an unsupported version of TensorRT or operator; and
+        /// Status.InvalidArgument if a dynamic dimension of an input has no range. Also throws Status.GateNotMet if
+        /// MaxError cannot be met; Status.Mismatch as RefuseMismatch describes; and Status.Backend if TensorRT
+        /// fails.</summary>
         public Report BuildTensorRt(Model model, string path, [AllowNull] TensorRtOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -254,16 +268,19 @@ namespace Optimize
             return new Report(report);
         }
 
-        /// <summary>Checks whether an engine can be used on this machine and, if a model is given, whether it was
-        /// built from that model; the model may be null. Returns the manifest of the engine as JSON.
-        /// <paramref name="trust"/> states that you trust the source of the engine, which contains executable code;
-        /// without it, the call throws Status.Untrusted.</summary>
+        /// <summary>Checks whether an engine file can be used on this machine and, if <paramref name="model"/> is not
+        /// null, whether it was built from that model. Returns the manifest of the engine as JSON.
+        /// <paramref name="trust"/> states that you trust the source of the engine, which contains executable code.
+        /// Throws Status.Untrusted if <paramref name="trust"/> is false or there is no manifest; Status.InvalidModel if
+        /// the file does not match its manifest or is not an engine; and Status.Mismatch if it belongs to another
+        /// model, version or device. Also throws Status.BackendMissing if TensorRT is not found, and
+        /// Status.DeviceMissing if there is no device.</summary>
         public Report CheckTensorRt(string path, Model model, bool trust, [AllowNull] Call call = null)
         {
             BufferHandle manifest = null;
             using (var scratch = new Scratch())
             {
-                model = model ?? new Model(); // NULL to the library
+                model = model ?? new Model(); // without a handle: NULL for the library
                 IntPtr cPath = scratch.Text(path);
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_tensorrt_check(
                     this, cPath, model, trust ? 1u : 0, ref native, out manifest, out error));

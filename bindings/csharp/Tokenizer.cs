@@ -5,7 +5,8 @@ using System.Collections.Generic;
 
 namespace Optimize
 {
-    /// <summary>Encoded texts: int64 tensors of shape [texts, longest row], padded on the right.</summary>
+    /// <summary>Encoded texts: three int64 tensors of shape [texts, length of the longest row], padded on the
+    /// right.</summary>
     public sealed class Tokens : IDisposable
     {
         internal Tokens(Tensor ids, Tensor attentionMask, Tensor typeIds)
@@ -24,8 +25,9 @@ namespace Optimize
         /// <summary>Segment ids of BERT (token_type_ids).</summary>
         public Tensor TypeIds { get; private set; }
 
-        /// <summary>Returns the tensors for the inputs of a session by name: input_ids, attention_mask and
-        /// token_type_ids, as far as <paramref name="wanted"/>, the result of Session.Inputs, contains them.</summary>
+        /// <summary>Returns the tensors for a run of a session, by name: those of input_ids, attention_mask and
+        /// token_type_ids that occur in <paramref name="wanted"/>, which is the result of Session.Inputs. The tensors
+        /// belong to this object.</summary>
         public IDictionary<string, Tensor> Inputs(IEnumerable<ValueInfo> wanted)
         {
             var inputs = new Dictionary<string, Tensor>();
@@ -47,14 +49,14 @@ namespace Optimize
         }
     }
 
-    /// <summary>A tokenizer, which encodes text to token ids and decodes token ids to text.</summary>
+    /// <summary>A tokenizer, which encodes text to token ids and decodes token ids to text. It is immutable.</summary>
     public sealed partial class Tokenizer : Handle
     {
         internal Tokenizer() { }
 
         /// <summary>Loads a tokenizer from tokenizer.json, or from the folder that contains it, with the settings of
-        /// the files next to it, such as tokenizer_config.json. Throws Status.NotFound if there is no such
-        /// file.</summary>
+        /// the files next to it, such as tokenizer_config.json. Throws Status.NotFound if there is no tokenizer.json,
+        /// and Status.InvalidModel if a file is damaged or describes a tokenizer that is not supported.</summary>
         public static Tokenizer Load(string path)
         {
             Tokenizer tokenizer;
@@ -63,12 +65,13 @@ namespace Optimize
             return tokenizer;
         }
 
-        /// <summary>Number of tokens in the vocabulary, including added ones.</summary>
+        /// <summary>Number of tokens in the vocabulary, including added tokens.</summary>
         public int VocabularySize { get { return (int)Native.optimize_tokenizer_vocabulary_size(this); } }
 
         /// <summary>Encodes texts to token ids, one row per text. Rows of more than <paramref name="maxLength"/> tokens
-        /// are truncated; 0 means no limit. <paramref name="specialTokens"/> states whether special tokens are
-        /// added.</summary>
+        /// are truncated; 0 means no limit. <paramref name="specialTokens"/> states whether special tokens, such as
+        /// [CLS] or &lt;s&gt;, are added. Throws Status.InvalidArgument if there are no texts, or if the limit leaves
+        /// no room for the special tokens, and Status.LimitExceeded if a text is too long.</summary>
         public Tokens Encode(IList<string> texts, bool specialTokens = true, uint maxLength = 0)
         {
             Need(texts, "texts");
@@ -91,7 +94,8 @@ namespace Optimize
         }
 
         /// <summary>Decodes token ids, and returns the text. <paramref name="specialTokens"/> states whether the text
-        /// of special tokens is included.</summary>
+        /// of special tokens is included. Throws Status.InvalidArgument for a negative id or one of more than 32
+        /// bits.</summary>
         public string Decode(long[] ids, bool specialTokens = false)
         {
             var options = new Native.DecodeOptions

@@ -5,8 +5,8 @@ using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>A view of the elements of a tensor, without a copy. The memory is valid until the view is disposed
-    /// of, also if the tensor is disposed of earlier. It must not be written.</summary>
+    /// <summary>A view of the elements of a tensor, without a copy. The memory is valid until the view is disposed of,
+    /// also if the tensor is disposed of earlier, and must not be written.</summary>
     public sealed class TensorView : IDisposable
     {
         private Tensor tensor;
@@ -20,17 +20,19 @@ namespace Optimize
             Size = checked((long)Native.optimize_tensor_size(tensor));
         }
 
-        /// <summary>Ends the use of the tensor by this view, as Dispose does.</summary>
+        /// <summary>Ends the use of the tensor by a view of which nobody has disposed.</summary>
         ~TensorView() { Release(); }
 
-        /// <summary>Address of the first element; zero for strings and after Dispose.</summary>
+        /// <summary>Address of the first element; zero for a tensor of strings or without elements, and after
+        /// Dispose.</summary>
         public IntPtr Pointer { get; private set; }
 
-        /// <summary>Size of all elements in bytes; 0 for strings and after Dispose.</summary>
+        /// <summary>Size of all elements in bytes; 0 for a tensor of strings and after Dispose.</summary>
         public long Size { get; private set; }
 
-        /// <summary>Returns the element at a position in row-major order. Throws InvalidOperationException if T does
-        /// not match the type of the tensor, and ArgumentOutOfRangeException for another position.</summary>
+        /// <summary>Returns the element at a position in row-major order, from 0. Throws InvalidOperationException if T
+        /// does not correspond to the type of the tensor, ArgumentOutOfRangeException if there is no such position, and
+        /// ObjectDisposedException after Dispose.</summary>
         public T At<T>(long index) where T : struct
         {
             if (tensor == null) throw new ObjectDisposedException("TensorView");
@@ -38,11 +40,11 @@ namespace Optimize
             int size = Tensor.SizeOfElement<T>();
             if (index < 0 || index >= Size / size) throw new ArgumentOutOfRangeException("index");
             var address = new IntPtr(Pointer.ToInt64() + index * size);
-            if (typeof(T) == typeof(bool)) return (T)(object)(Marshal.ReadByte(address) != 0); // 4 bytes for Marshal
+            if (typeof(T) == typeof(bool)) return (T)(object)(Marshal.ReadByte(address) != 0); // Marshal reads 4 bytes
             return Marshal.PtrToStructure<T>(address);
         }
 
-        /// <summary>Ends the view, whose memory must not be used afterwards.</summary>
+        /// <summary>Ends the use of the tensor by the view, whose memory must not be used afterwards.</summary>
         public void Dispose()
         {
             Release();
@@ -59,8 +61,9 @@ namespace Optimize
         }
 
 #if NET8_0_OR_GREATER
-        /// <summary>Returns the elements. T must match the tensor's type: Half for Float16. The span must not be used
-        /// after Dispose.</summary>
+        /// <summary>Returns the elements in row-major order, without a copy. The span must not be used after Dispose.
+        /// Throws InvalidOperationException if T does not correspond to the type of the tensor (Half to Float16), and
+        /// ObjectDisposedException after Dispose.</summary>
         public unsafe ReadOnlySpan<T> Span<T>() where T : unmanaged
         {
             ObjectDisposedException.ThrowIf(tensor == null, this);
@@ -72,7 +75,7 @@ namespace Optimize
 
     public sealed partial class Tensor
     {
-        /// <summary>Returns a view of the elements, without a copy.</summary>
+        /// <summary>Returns a view of the elements, without a copy. The caller disposes of it.</summary>
         public TensorView View() { return new TensorView(this); }
 
         internal static int SizeOfElement<T>() where T : struct
@@ -87,8 +90,7 @@ namespace Optimize
         }
 
 #if NET8_0_OR_GREATER
-        /// <summary>Returns a tensor with a copy of elements in row-major order. Without dims it is a
-        /// scalar.</summary>
+        /// <summary>Returns a tensor with a copy of elements, like From for an array.</summary>
         public static unsafe Tensor From<T>(ReadOnlySpan<T> elements, params long[] dims) where T : unmanaged
         {
             fixed (T* data = elements)

@@ -8,28 +8,30 @@ import (
 	"encoding/json"
 )
 
-// BenchmarkOptions are the options of Context.Benchmark.
+// BenchmarkOptions are the options of Context.Benchmark and Context.BenchmarkEngine. Texts need a Tokenizer. An entry
+// of Values is "NAME:1,2,3", with a number for each element of the input, or "NAME:1", with one number for all of them.
 type BenchmarkOptions struct {
-	Tokenizer       *Tokenizer // tokenizer of the texts; nil generates random inputs instead of texts
+	Tokenizer       *Tokenizer // tokenizer of the texts; with nil, inputs are generated instead of texts
 	Runs            uint32     // number of timed rounds; 0 for 50
 	Warmup          uint32     // number of warm-up rounds; 0 for 5
 	Threads         uint32     // number of threads; 0 for that of the context; 1 on the CPU measures processor time
 	BatchSize       uint32     // batch size of the timed input; 0 for 1
 	SequenceLength  uint32     // number of tokens of each timed row; 0 for the length of Texts, up to 512, or else 128
-	MaxMilliseconds uint32     // time limit of the timed rounds, at least 5 of which run; 0 for 30000
+	MaxMilliseconds uint32     // time limit of the timed rounds in milliseconds; 0 for 30000. At least 5 rounds run.
 	Seed            uint32     // seed of generated inputs and of the bootstrap
 	Texts           []string   // texts on which the models are compared; none for built-in sentences
 	Shapes          []string   // shapes of generated inputs, each "NAME:2x3x4", for dynamic dimensions
-	Values          []string   // values of generated inputs, each "NAME:1,2,3", for inputs that cannot be random
-	// Inputs are tensors for the inputs, by name, instead of texts and generated inputs. Their first dimension counts
-	// samples.
+	Values          []string   // values of generated inputs, for inputs that cannot be random numbers
+	// Inputs are tensors for the inputs of the models, by name, instead of texts and generated inputs; nil for none.
+	// The first dimension of each tensor counts samples.
 	Inputs       map[string]*Tensor
-	Execution    Execution // provider, device and kernels of the models
-	TrustEngines bool      // whether you trust the source of the models: engines in a model contain code
+	Execution    Execution // execution provider, device, kernels and precision of both models
+	TrustEngines bool      // whether you trust the source of the models; otherwise, one with engines is ErrUntrusted
 }
 
 // Benchmark compares two models: speed, load time, memory, size, and outputs. The results are in the fields Benchmark
-// and Quality of the report.
+// and Quality of the report. It fails with ErrInvalidArgument if the models have different inputs or outputs, and
+// otherwise like NewSession and Session.Run.
 func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *BenchmarkOptions) (*Report, error) {
 	after, err := result.acquire()
 	if err != nil {
@@ -41,9 +43,9 @@ func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *Ben
 	})
 }
 
-// BenchmarkEngine compares the TensorRT engine file at path with the model from which it was built. The argument engine
-// selects the device, and must state that you trust the source of the engine; otherwise the call fails with
-// ErrUntrusted.
+// BenchmarkEngine compares the TensorRT engine file at path with the model from which it was built, like Benchmark. The
+// argument engine selects the device of the engine. It fails with ErrUntrusted if engine.Trust is false, with
+// ErrMismatch if the engine was built from another model, and otherwise like OpenTensorRT.
 func (c *Context) BenchmarkEngine(
 	ctx context.Context, original *Model, path string, engine *TensorRTOpenOptions, o *BenchmarkOptions,
 ) (*Report, error) {
@@ -57,7 +59,7 @@ func (c *Context) BenchmarkEngine(
 	})
 }
 
-// measured has the arguments of optimize_model_benchmark and optimize_model_benchmark_engine.
+// measured has the arguments that optimize_model_benchmark and optimize_model_benchmark_engine have in common.
 type measured struct {
 	context   *C.optimize_context_t
 	original  *C.optimize_model_t
@@ -68,6 +70,7 @@ type measured struct {
 	e         errorOut
 }
 
+// measure converts the options, calls function with the C arguments, and returns the report that it writes.
 func (c *Context) measure(
 	ctx context.Context, original *Model, o *BenchmarkOptions, function func(measured) status,
 ) (*Report, error) {

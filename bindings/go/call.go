@@ -14,22 +14,24 @@ import (
 	"unsafe"
 )
 
-// ProgressFunc receives the progress of a call on the goroutine that made the call: at most 20 times per second, and in
-// addition the first report of each stage and the one in which done reaches total. stage is the name of the stage, such
-// as "quantize"; optimize_progress_fn in optimize.h lists the stages with their units, in which done and total count.
-// total is 0 if it is unknown.
+// ProgressFunc receives the progress of a call, on the goroutine that made the call. It is called at most 20 times per
+// second, and in addition for the first report of each stage and when done reaches total.
+//
+// stage is the name of the stage, such as "quantize". done and total count the work of the stage in its unit:
+// optimize_progress_fn in optimize.h lists the stages and their units. total is 0 if it is unknown.
 type ProgressFunc func(stage string, done, total uint64)
 
 type progressKey struct{}
 
-// WithProgress returns a context under which calls report their progress to f. To stop a call from within f, cancel
-// the context. A panic of f ends the call, and continues on the goroutine of the caller when the call has ended.
+// WithProgress returns a context under which calls report their progress to f; a nil f disables this. To stop a call
+// from within f, cancel the context. A panic of f ends the call, and continues on the goroutine of the caller when the
+// call has ended.
 func WithProgress(ctx context.Context, f ProgressFunc) context.Context {
 	return context.WithValue(ctx, progressKey{}, f)
 }
 
-// tryUnder makes a C call like try. The call ends when ctx is done, and reports its progress to the function of
-// WithProgress, if ctx has one.
+// tryUnder makes a C call like try, under ctx: the call ends when ctx is done, and reports its progress to the function
+// that WithProgress has put into ctx, if there is one.
 func tryUnder(ctx context.Context, call func(*C.optimize_call_t, errorOut) status) error {
 	if err := ctx.Err(); err != nil {
 		return contextError(err)
@@ -74,8 +76,8 @@ func newCancel() (token cancel, err error) {
 	return token, err
 }
 
-// fireOn fires the token when ctx is cancelled (its deadline is passed as the timeout), until the returned function
-// is called, which frees the token.
+// fireOn fires the token when ctx is cancelled. It does nothing at the deadline of ctx, which tryUnder passes to the
+// library as the timeout. The returned function ends the watching of ctx and frees the token.
 func (t cancel) fireOn(ctx context.Context) (stop func()) {
 	over, gone := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -90,7 +92,7 @@ func (t cancel) fireOn(ctx context.Context) (stop func()) {
 	}()
 	return func() {
 		close(over)
-		<-gone // nothing can fire it any more
+		<-gone // the goroutine cannot fire the token any more
 		C.optimize_cancel_free(t.c)
 	}
 }
@@ -102,7 +104,8 @@ type progress struct {
 	report ProgressFunc
 }
 
-// install makes c report to p, until the returned function is called.
+// install makes the call c report its progress to p until the returned function is called, which also continues a panic
+// of the progress function.
 func (p *progress) install(c *C.optimize_call_t) (remove func()) {
 	data, forget := userData(p)
 	c.user_data = data
@@ -122,12 +125,13 @@ func optimize_go_progress(userData unsafe.Pointer, stage *C.stage_text, done, to
 	}
 	p.report(C.GoString((*C.char)(stage)), uint64(done), uint64(total))
 	if p.ctx.Err() == context.Canceled {
-		return 1 // at once, without waiting for the goroutine of fireOn
+		return 1 // stops the call at once: the goroutine of fireOn may run only later
 	}
 	return 0
 }
 
-// userData returns the user data of a C callback, which valueOf resolves to value until forget is called.
+// userData returns a pointer for the user data of a C callback, from which valueOf returns value until forget is
+// called.
 func userData(value any) (data unsafe.Pointer, forget func()) {
 	h := cgo.NewHandle(value)
 	// C memory, because a struct that C reads must not point into Go memory.
@@ -151,7 +155,7 @@ func (c *caught) catch(stop *C.int32_t) {
 	}
 }
 
-// goOn continues the panic of a callback, if there was one. It is called when the C call has ended.
+// goOn continues the panic that catch kept, if there was one. It is called when the C call has ended.
 func (c *caught) goOn() {
 	if c.panicked != nil {
 		panic(c.panicked)

@@ -13,21 +13,24 @@ type Embedder struct {
 	*handle[*C.optimize_embedder_t]
 }
 
-// EmbedderOptions are the options of Context.NewEmbedder.
+// EmbedderOptions are the options of Context.NewEmbedder. The default of MaxLength is the limit for texts in the
+// model's files, or else the number of positions of the model, up to 512. The default of Dimensions is truncate_dim in
+// the model's files, or else all elements. At most one of Prompt and PromptName may be set.
 type EmbedderOptions struct {
 	Tokenizer  *Tokenizer // tokenizer of the texts; nil for that of the model
 	Threads    uint32     // number of threads; 0 for that of the context
 	BatchSize  uint32     // number of texts per run; 0 for 8
-	MaxLength  uint32     // tokens after which a text is truncated; 0: the limit of the model, or 512 positions at most
-	Dimensions uint32     // number of first elements to keep of each vector; 0: truncate_dim of the model, or all
+	MaxLength  uint32     // tokens after which a text is truncated; 0 for the limit in the model's files, or up to 512
+	Dimensions uint32     // first elements of each vector to keep; 0 for truncate_dim in the model's files, or all
 	Normalize  bool       // whether vectors are normalized to length 1, even if the model does not ask for it
 	Prompt     *string    // text that precedes every text, "" for none; nil for the default prompt of the model
 	PromptName string     // name of a prompt of the model, such as "query", instead of Prompt; "" for none
 	Execution  Execution
 }
 
-// NewEmbedder creates an embedder of a model. It fails with ErrUnsupported if the model has no output for vectors, and
-// with ErrNotFound if there is no tokenizer or no prompt PromptName.
+// NewEmbedder creates an embedder of a model, which may be closed before the embedder. It fails with ErrUnsupported if
+// the model has no output with vectors, with ErrNotFound if there is no tokenizer or no prompt with the name
+// PromptName, with ErrInvalidArgument if both Prompt and PromptName are set, and otherwise like NewSession.
 func (c *Context) NewEmbedder(ctx context.Context, model *Model, o *EmbedderOptions) (*Embedder, error) {
 	if o == nil {
 		o = &EmbedderOptions{}
@@ -65,7 +68,7 @@ func (c *Context) NewEmbedder(ctx context.Context, model *Model, o *EmbedderOpti
 }
 
 // Embed returns the vectors of texts, a float32 tensor of shape [texts, width]. It fails with ErrInvalidArgument if
-// there are no texts.
+// there are no texts, if a text has no tokens, or if Dimensions is larger than the width of the model's vectors.
 func (e *Embedder) Embed(ctx context.Context, texts []string) (*Tensor, error) {
 	embedder, err := e.acquire()
 	if err != nil {
@@ -87,12 +90,14 @@ func (e *Embedder) Embed(ctx context.Context, texts []string) (*Tensor, error) {
 // ScoreFunction is the function that turns the logits of a classifier into scores.
 type ScoreFunction int32
 
-// The score functions.
+// The score functions. ScoreFunctionAuto applies none if the output of the model contains scores already, and otherwise
+// the function that the files of the model select: by default softmax, and sigmoid for a single class or multi-label
+// classification.
 const (
-	ScoreFunctionAuto    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_AUTO    // function of the model: its graph, or its files
-	ScoreFunctionSoftmax ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_SOFTMAX // softmax: the sum of the scores of a text is 1
+	ScoreFunctionAuto    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_AUTO    // the function of the model
+	ScoreFunctionSoftmax ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_SOFTMAX // softmax: the scores of a text sum to 1
 	ScoreFunctionSigmoid ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_SIGMOID // sigmoid: each score is between 0 and 1
-	ScoreFunctionNone    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_NONE    // no function: the scores are the output of the model
+	ScoreFunctionNone    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_NONE    // none: the scores are the output of the model
 )
 
 // Classifier computes scores of classes for texts or pairs of texts. Any number of goroutines may use it at the same
@@ -101,18 +106,19 @@ type Classifier struct {
 	*handle[*C.optimize_classifier_t]
 }
 
-// ClassifierOptions are the options of Context.NewClassifier.
+// ClassifierOptions are the options of Context.NewClassifier. The default of MaxLength is that of EmbedderOptions.
 type ClassifierOptions struct {
 	Tokenizer     *Tokenizer // tokenizer of the texts; nil for that of the model
 	Threads       uint32     // number of threads; 0 for that of the context
 	BatchSize     uint32     // number of texts per run; 0 for 8
-	MaxLength     uint32     // tokens after which a text is truncated; 0 for the limit for texts in the model's files
+	MaxLength     uint32     // tokens after which a text or pair is truncated; 0 for the default of EmbedderOptions
 	ScoreFunction ScoreFunction
 	Execution     Execution
 }
 
-// NewClassifier creates a classifier of a model. It fails with ErrUnsupported if the model is not a classifier of
-// texts, and with ErrNotFound if there is no tokenizer.
+// NewClassifier creates a classifier of a model, which may be closed before the classifier. It fails with
+// ErrUnsupported if the model is not a classifier of texts, or if its files name an unknown score function and
+// ScoreFunction is ScoreFunctionAuto; with ErrNotFound if there is no tokenizer; and otherwise like NewSession.
 func (c *Context) NewClassifier(ctx context.Context, model *Model, o *ClassifierOptions) (*Classifier, error) {
 	if o == nil {
 		o = &ClassifierOptions{}
@@ -147,7 +153,7 @@ func (c *Context) NewClassifier(ctx context.Context, model *Model, o *Classifier
 }
 
 // Labels returns the labels of the classes, by index. A class without a name in the model's configuration has its index
-// as label. There are no labels if the model does not give the number of its classes.
+// as label. The list is empty if the model does not give the number of its classes.
 func (c *Classifier) Labels() ([]string, error) {
 	classifier, err := c.acquire()
 	if err != nil {
@@ -167,8 +173,9 @@ func (c *Classifier) Classify(ctx context.Context, texts []string) (*Tensor, err
 	return c.classify(ctx, texts, nil)
 }
 
-// ClassifyPairs returns the scores of pairs of texts, a float32 tensor of shape [texts, classes]. second must have one
-// text for each of texts.
+// ClassifyPairs returns the scores of pairs of texts, a float32 tensor of shape [pairs, classes]. Pair i consists of
+// texts[i] and second[i]. It fails with ErrInvalidArgument if there are no texts, or if the lengths of texts and second
+// differ.
 func (c *Classifier) ClassifyPairs(ctx context.Context, texts, second []string) (*Tensor, error) {
 	if len(texts) != len(second) {
 		return nil, fmt.Errorf("optimize: %d texts, but %d second texts: %w", len(texts), len(second), ErrInvalidArgument)
@@ -195,7 +202,7 @@ func (c *Classifier) classify(ctx context.Context, texts, second []string) (*Ten
 	return newTensor(scores), nil
 }
 
-// encoding holds the arguments from which an encoder is created, until release.
+// encoding holds the C handles from which an encoder is created. They stay valid until release is called.
 type encoding struct {
 	context   *C.optimize_context_t
 	model     *C.optimize_model_t

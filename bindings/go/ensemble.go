@@ -13,18 +13,19 @@ import (
 // EnsembleMethod is the method by which the outputs of the members are combined.
 type EnsembleMethod int32
 
-// The methods of combination.
+// The methods of combination. EnsembleMean averages probabilities, normalized embeddings or numeric outputs.
+// EnsembleContrastive uses only tokens to which the first member gives at least a tenth of its maximum probability.
 const (
-	EnsembleMean        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEAN        // mean of probabilities, vectors or numbers
-	EnsembleWeighted    EnsembleMethod = C.OPTIMIZE_ENSEMBLE_WEIGHTED    // weighted EnsembleMean; requires Weights
+	EnsembleMean        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEAN        // mean with equal weights
+	EnsembleWeighted    EnsembleMethod = C.OPTIMIZE_ENSEMBLE_WEIGHTED    // mean with Weights, which are required
 	EnsembleLogits      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_LOGITS      // softmax of the mean of the logits
 	EnsembleProduct     EnsembleMethod = C.OPTIMIZE_ENSEMBLE_PRODUCT     // normalized product of the probabilities
 	EnsembleMax         EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MAX         // maximum probability of each token, normalized
 	EnsembleMedian      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEDIAN      // median probability of each token, normalized
-	EnsembleVote        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_VOTE        // votes for each token, weighted
-	EnsembleContrastive EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONTRASTIVE // the first member's probabilities over the second's
-	EnsembleRerank      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_RERANK      // best of all texts, by the members' scores
-	EnsembleConcat      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONCAT      // concatenated embeddings
+	EnsembleVote        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_VOTE        // weights of the members that rank a token first
+	EnsembleContrastive EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONTRASTIVE // first member's probabilities / second's
+	EnsembleRerank      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_RERANK      // text with the best score from all members
+	EnsembleConcat      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONCAT      // concatenated embeddings, scaled by weights
 )
 
 // EnsembleTask is the task of the members of an ensemble.
@@ -43,15 +44,15 @@ const (
 type EnsembleOptions struct {
 	Method                     EnsembleMethod
 	Task                       EnsembleTask
-	Gate                       bool      // whether the first member decides alone where all rank one token first
+	Gate                       bool      // whether to use only the first member where all rank the same token first
 	AllowDifferentVocabularies bool      // whether vocabularies may differ; tokens are then combined by their text
 	Candidates                 uint32    // rerank: number of texts that each member generates; 0 for 1
 	LengthPenalty              float64   // rerank: power of the length that divides scores; 0 for 1, negative for 0
-	Weights                    []float64 // weights of the members, one each; none for equal weights
-	Temperatures               []float64 // temperatures above 0, one per member; none for 1
+	Weights                    []float64 // weights of the members, at least 0, one per member; none for equal weights
+	Temperatures               []float64 // temperatures above 0, one per member, which divide its logits; none for 1
 }
 
-// Ensemble is a set of models with a method that combines their outputs. It is immutable.
+// Ensemble is a list of models with a method that combines their outputs. It is immutable.
 type Ensemble struct {
 	*handle[*C.optimize_ensemble_t]
 }
@@ -61,7 +62,8 @@ func newEnsemble(e *C.optimize_ensemble_t) *Ensemble {
 }
 
 // NewEnsemble creates an ensemble of models, which may be closed before the ensemble. It fails with ErrInvalidArgument
-// if there is only one model, if tasks or vocabularies differ, or if the options do not fit the models.
+// if there are fewer than two models, if the models have different tasks, if their vocabularies differ and
+// AllowDifferentVocabularies is false, or if the options do not fit the models.
 func NewEnsemble(models []*Model, o *EnsembleOptions) (*Ensemble, error) {
 	if o == nil {
 		o = &EnsembleOptions{}
@@ -96,8 +98,9 @@ func NewEnsemble(models []*Model, o *EnsembleOptions) (*Ensemble, error) {
 	return newEnsemble(ensemble), nil
 }
 
-// LoadEnsemble loads an ensemble and its members from a manifest: ensemble.json, or a folder that contains it. It fails
-// with ErrNotFound without a manifest, and with ErrInvalidModel if the manifest is damaged or a member changed.
+// LoadEnsemble loads an ensemble and its members from a manifest: the file ensemble.json, or a folder that contains it.
+// It fails with ErrNotFound if there is no manifest, and with ErrInvalidModel if the manifest is damaged or has a newer
+// version, or if the size of a member differs from that in the manifest. Errors of Load for a member are returned.
 func LoadEnsemble(path string) (*Ensemble, error) {
 	var m memory
 	defer m.free()
@@ -109,8 +112,9 @@ func LoadEnsemble(path string) (*Ensemble, error) {
 	return newEnsemble(ensemble), nil
 }
 
-// Save saves a manifest with the paths of the members in a folder, which is created if necessary. The members are not
-// copied. It fails with ErrInvalidArgument if a member exists only in memory.
+// Save writes a manifest, ensemble.json with the paths of the members, to a folder, which is created if necessary. The
+// members are not copied. It fails with ErrInvalidArgument if a member exists only in memory. For members that do not
+// generate text, it also fails like Fuse, because loading the manifest as a model fuses them.
 func (n *Ensemble) Save(folder string) error {
 	c, err := n.acquire()
 	if err != nil {
@@ -125,12 +129,12 @@ func (n *Ensemble) Save(folder string) error {
 
 // EnsembleInfo is the description of an ensemble.
 type EnsembleInfo struct {
-	Method       string    `json:"method"`
-	Task         string    `json:"task"`
-	Members      []string  `json:"members"` // paths; empty for models made in memory
-	Weights      []float64 `json:"weights"` // their sum is 1
-	Temperatures []float64 `json:"temperatures"`
-	Notes        []string  `json:"notes"` // unexpected properties of the members
+	Method       string    `json:"method"`       // name of the method, such as "mean"
+	Task         string    `json:"task"`         // name of the task, such as "generate"
+	Members      []string  `json:"members"`      // paths of the members; "" for a model made in memory
+	Weights      []float64 `json:"weights"`      // weights of the members, whose sum is 1
+	Temperatures []float64 `json:"temperatures"` // temperatures of the members
+	Notes        []string  `json:"notes"`        // unexpected properties of the members, such as a truncated vocabulary
 }
 
 // Inspect returns a description of the ensemble.
@@ -156,18 +160,20 @@ type FitOptions struct {
 	MaxTokens     uint64 // number of tokens of the text to read; 0 for 8192
 }
 
-// Fit is the result of Context.Fit. Losses are in nats per token.
+// Fit is the result of Context.Fit. Losses are mean negative log-likelihoods (NLL) of the text, in nats per token.
 type Fit struct {
-	Weights   []float64 `json:"weights"`
+	Weights   []float64 `json:"weights"`    // fitted weights, whose sum is 1
 	MemberNLL []float64 `json:"member_nll"` // loss of each member alone
 	EqualNLL  float64   `json:"equal_nll"`  // loss of the ensemble with equal weights
 	FittedNLL float64   `json:"fitted_nll"` // loss of the ensemble with the fitted weights
-	Gap       float64   `json:"gap"`        // maximum by which other weights could lower FittedNLL
-	Tokens    int       `json:"tokens"`
+	Gap       float64   `json:"gap"`        // upper bound of FittedNLL minus its minimum over all weights
+	Tokens    int       `json:"tokens"`     // number of tokens that the weights were fitted to
 }
 
-// Fit fits the weights of the members of an ensemble of decoders to a text, and returns an ensemble with these weights.
-// It fails with ErrUnsupported for methods without weights.
+// Fit fits the weights of the members of an ensemble of decoders to a text, and returns an ensemble with these weights,
+// and the losses. The original is unchanged. It fails with ErrUnsupported if the method has no weights or the members
+// are not decoders with one vocabulary, with ErrNotFound if no member has a tokenizer, and with ErrInvalidArgument if
+// the text is too short.
 func (c *Context) Fit(ctx context.Context, ensemble *Ensemble, text string, o *FitOptions) (*Ensemble, *Fit, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -203,8 +209,9 @@ func (c *Context) Fit(ctx context.Context, ensemble *Ensemble, text string, o *F
 	return newEnsemble(fitted), fit, json.Unmarshal(take(buffer), fit)
 }
 
-// Fuse returns a model that contains all members as branches and combines their outputs. It fails with ErrUnsupported
-// if the members cannot be fused.
+// Fuse returns a model that contains all members as branches and combines their outputs, and a report. The logits of a
+// fused decoder are the logarithms of the combined probabilities. It fails with ErrUnsupported if the members cannot be
+// fused.
 func (n *Ensemble) Fuse(ctx context.Context) (*Model, *Report, error) {
 	c, err := n.acquire()
 	if err != nil {
@@ -218,8 +225,9 @@ func (n *Ensemble) Fuse(ctx context.Context) (*Model, *Report, error) {
 	})
 }
 
-// NewEnsembleGenerator creates a generator that combines the distributions of the members for every token. It fails
-// with ErrUnsupported if the members do not generate text.
+// NewEnsembleGenerator creates a generator that combines the distributions of the members for every token. The ensemble
+// may be closed before the generator. It fails with ErrUnsupported if the members do not generate text, with
+// ErrInvalidArgument if the options have a draft, and otherwise like NewSession.
 func (c *Context) NewEnsembleGenerator(
 	ctx context.Context, ensemble *Ensemble, o *GeneratorOptions,
 ) (*Generator, error) {
@@ -255,24 +263,24 @@ type MergeMethod int32
 
 // The merge methods.
 const (
-	MergeLinear MergeMethod = C.OPTIMIZE_MERGE_LINEAR // weighted mean
-	MergeSlerp  MergeMethod = C.OPTIMIZE_MERGE_SLERP  // spherical linear interpolation
-	MergeTies   MergeMethod = C.OPTIMIZE_MERGE_TIES   // base plus changes that agree in sign
+	MergeLinear MergeMethod = C.OPTIMIZE_MERGE_LINEAR // weighted mean of the weights
+	MergeSlerp  MergeMethod = C.OPTIMIZE_MERGE_SLERP  // spherical linear interpolation; the second weight is the position
+	MergeTies   MergeMethod = C.OPTIMIZE_MERGE_TIES   // Base plus the mean of the largest changes that agree in sign
 )
 
 // MergeOptions are the options of Merge.
 type MergeOptions struct {
 	Method        MergeMethod
-	Weights       []float64 // weights of the models, one each; none for equal weights
+	Weights       []float64 // weights of the models, at least 0, one per model; none for equal weights
 	Base          *Model    // ties: base model, from which the models were trained; required for this method
-	Density       float64   // ties: share of each model's changes to keep; 0 for 0.2
-	Scale         float64   // ties: scale of the mean change; 0 for 1
+	Density       float64   // ties: share of each model's changes from Base to keep, at most 1; 0 for 0.2
+	Scale         float64   // ties: factor of the mean change; 0 for 1
 	ScratchFolder string    // folder of the temporary file with the new weights; "" for the system's temporary folder
 }
 
-// Merge returns a model with the merged weights of models of one architecture, which has the size of one of them. It
-// fails with ErrInvalidArgument if the graphs or shapes of the models differ, and with ErrUnsupported if a weight that
-// differs is quantized.
+// Merge merges the weights of at least two models of one architecture, and returns a model of the size of one of the
+// models, and a report. It fails with ErrInvalidArgument if graphs or shapes of the models differ or an option is out
+// of range, and with ErrUnsupported if a weight that differs between the models is quantized.
 func Merge(ctx context.Context, models []*Model, o *MergeOptions) (*Model, *Report, error) {
 	if o == nil {
 		o = &MergeOptions{}
@@ -308,7 +316,7 @@ func Merge(ctx context.Context, models []*Model, o *MergeOptions) (*Model, *Repo
 	})
 }
 
-// made calls a C function that makes a model, and returns the model and the report that it writes.
+// made calls make, a C function that creates a model, and returns the model and the report that make writes.
 func made(ctx context.Context, make func(
 	*C.optimize_call_t, **C.optimize_model_t, **C.optimize_buffer_t, errorOut,
 ) status) (*Model, *Report, error) {
@@ -322,8 +330,8 @@ func made(ctx context.Context, make func(
 	return newModel(result), report, json.Unmarshal(report.JSON, report)
 }
 
-// models returns a list of the handles of models in C memory, and a function that ends the use of the models. It fails
-// with ErrClosed if a model is nil or closed.
+// models returns the C handles of models, as an array in C memory, and a function that ends the use of the handles. It
+// fails with ErrClosed if a model is nil or closed.
 func (m *memory) models(models []*Model) (list **C.optimize_model_t, release func(), err error) {
 	var held []*Model
 	release = func() {
@@ -353,7 +361,7 @@ func (m *memory) models(models []*Model) (list **C.optimize_model_t, release fun
 	return list, release, nil
 }
 
-// doubles returns a copy of a list in C memory.
+// doubles returns a copy of a list in C memory; nil for an empty list.
 func (m *memory) doubles(list []float64) *C.double {
 	if len(list) == 0 {
 		return nil

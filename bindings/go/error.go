@@ -8,12 +8,12 @@ import (
 	"io/fs"
 )
 
-// Status is the status of a failure. It is an error itself, for errors.Is:
+// Status is the status of a failure. It is itself an error, which errors.Is finds in each [Error] with this status:
 //
 //	if errors.Is(err, optimize.ErrInvalidModel) { … }
 //
-// ErrCancelled is also context.Canceled, ErrTimeout also context.DeadlineExceeded, and ErrNotFound also
-// fs.ErrNotExist.
+// For errors.Is, ErrCancelled also equals context.Canceled, ErrTimeout also context.DeadlineExceeded, and ErrNotFound
+// also fs.ErrNotExist.
 type Status int32
 
 // The statuses of the library.
@@ -21,30 +21,32 @@ const (
 	ErrInvalidArgument Status = C.OPTIMIZE_INVALID_ARGUMENT // an argument is out of range or contradicts another
 	ErrInvalidHandle   Status = C.OPTIMIZE_INVALID_HANDLE   // a handle has another type, or was freed
 	ErrNotFound        Status = C.OPTIMIZE_NOT_FOUND        // a file, tensor, input or name does not exist
-	ErrIO              Status = C.OPTIMIZE_IO               // reading or writing a file failed
+	ErrIO              Status = C.OPTIMIZE_IO               // reading or writing a file failed, or a callback for it
 	ErrInvalidModel    Status = C.OPTIMIZE_INVALID_MODEL    // the file is damaged, or is not a valid model
-	ErrUnsupported     Status = C.OPTIMIZE_UNSUPPORTED      // valid, but this version does not support it
-	ErrLimitExceeded   Status = C.OPTIMIZE_LIMIT_EXCEEDED   // a limit of this library is exceeded
+	ErrUnsupported     Status = C.OPTIMIZE_UNSUPPORTED      // the request is valid, but this version does not support it
+	ErrLimitExceeded   Status = C.OPTIMIZE_LIMIT_EXCEEDED   // a limit of this library or of the context is exceeded
 	ErrRuntimeMissing  Status = C.OPTIMIZE_RUNTIME_MISSING  // ONNX Runtime was not found or is too old
 	ErrRuntime         Status = C.OPTIMIZE_RUNTIME          // ONNX Runtime refused the model, or a run failed
 	ErrCancelled       Status = C.OPTIMIZE_CANCELLED        // the context was cancelled
 	ErrTimeout         Status = C.OPTIMIZE_TIMEOUT          // the deadline of the context passed
 	ErrBusy            Status = C.OPTIMIZE_BUSY             // the handle accepts one call at a time and is in use
 	ErrGateNotMet      Status = C.OPTIMIZE_GATE_NOT_MET     // a quality or speed limit was not met
-	ErrInternal        Status = C.OPTIMIZE_INTERNAL         // a defect of this library; the process can continue
-	ErrBackendMissing  Status = C.OPTIMIZE_BACKEND_MISSING  // TensorRT or a provider was not found or is too old
-	ErrDeviceMissing   Status = C.OPTIMIZE_DEVICE_MISSING   // no NVIDIA driver or no device was found
+	ErrInternal        Status = C.OPTIMIZE_INTERNAL         // a defect of this library caused the failure
+	ErrBackendMissing  Status = C.OPTIMIZE_BACKEND_MISSING  // TensorRT, a provider or the kernels cannot be used here
+	ErrDeviceMissing   Status = C.OPTIMIZE_DEVICE_MISSING   // no NVIDIA driver was found, or not the requested device
 	ErrBackend         Status = C.OPTIMIZE_BACKEND          // TensorRT refused the model, or a build or run failed
 	ErrMismatch        Status = C.OPTIMIZE_MISMATCH         // the file belongs to another model, library or device
-	ErrUntrusted       Status = C.OPTIMIZE_UNTRUSTED        // executable code from a source that is not trusted
+	ErrUntrusted       Status = C.OPTIMIZE_UNTRUSTED        // the file contains code, and its source was not trusted
 )
 
-// Error returns the stable name of the status, e.g. "optimize: invalid_model".
+// Error returns "optimize: " and the name of the status, for example "optimize: invalid_model". Names do not change
+// between versions; that of an unknown status is "unknown".
 func (s Status) Error() string {
 	return "optimize: " + C.GoString(C.optimize_status_name(C.int32_t(s)))
 }
 
-// Is returns whether target is the error of the standard library that is equivalent to the status.
+// Is returns whether target is the error of the standard library that is equivalent to the status; see [Status]. Only
+// ErrCancelled, ErrTimeout and ErrNotFound have one.
 func (s Status) Is(target error) bool {
 	switch s {
 	case ErrCancelled:
@@ -60,11 +62,11 @@ func (s Status) Is(target error) bool {
 // Error is the error of a call that failed.
 type Error struct {
 	Status  Status // status of the failure
-	Message string // message, a sentence
-	Place   string // place such as a file, node or argument, outermost first; "" if there is none
+	Message string // what is wrong, usually in one sentence
+	Place   string // place of the error, such as a file, node or argument, outermost first; "" if there is none
 }
 
-// Error returns the place, if there is one, and the message.
+// Error returns "optimize: PLACE: MESSAGE", or "optimize: MESSAGE" if there is no place.
 func (e *Error) Error() string {
 	if e.Place == "" {
 		return "optimize: " + e.Message
@@ -72,7 +74,7 @@ func (e *Error) Error() string {
 	return "optimize: " + e.Place + ": " + e.Message
 }
 
-// Unwrap returns the status.
+// Unwrap returns the status, so that errors.Is finds it.
 func (e *Error) Unwrap() error { return e.Status }
 
 type (
@@ -80,7 +82,7 @@ type (
 	errorOut = **C.optimize_error_t // pointer to which a C function writes its error object
 )
 
-// try makes a C call, and returns a Go error for its status and its error object; nil if the call succeeded.
+// try makes a C call, and returns an [*Error] with its status and the content of its error object; nil on success.
 func try(call func(errorOut) status) error {
 	var e *C.optimize_error_t
 	answer := call(&e)

@@ -73,7 +73,7 @@ func Example() {
 	// 3.9 times smaller
 }
 
-// This example estimates the result of quantizing with a plan, without quantizing.
+// This example estimates the size of a model after quantizing, without quantizing it.
 func ExampleContext_Plan() {
 	library, err := optimize.NewContext(nil)
 	if err != nil {

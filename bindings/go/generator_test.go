@@ -23,8 +23,8 @@ var loaded struct {
 	generator *Generator
 }
 
-// smollm2 returns a decoder and a generator of it, which all tests share. A test discards the rows of the test before,
-// with Generate or Reset.
+// smollm2 returns a decoder and a generator of this decoder, which all tests share. A test discards the rows of the test
+// before it, with Generate or Reset.
 func smollm2(t *testing.T) (*Model, *Generator) {
 	models := filepath.Dir(minilm(t))
 	files := must(filepath.Glob(filepath.Join(models, "smollm2", "*.gguf")))
@@ -39,7 +39,7 @@ func smollm2(t *testing.T) (*Model, *Generator) {
 	return loaded.model, loaded.generator
 }
 
-// write returns the text that g generates after a prompt.
+// write returns what g generates after a prompt.
 func write(g *Generator, prompt string, o *GenerateOptions) Generation {
 	return must(g.Generate(ctx, []string{prompt}, o))[0]
 }
@@ -177,7 +177,7 @@ func TestPanicInOnToken(t *testing.T) {
 	if recovered != "out of OnToken" || calls != 2 {
 		t.Errorf("recovered %v after %d calls", recovered, calls)
 	}
-	// The text generated so far is not lost.
+	// The tokens before the panic are not lost.
 	rest := must(g.Run(ctx, &GenerateOptions{MaxNewTokens: 6}))[0]
 	whole := write(g, count, &GenerateOptions{MaxNewTokens: 8})
 	if !reflect.DeepEqual(rest.Tokens, whole.Tokens[2:]) {
@@ -207,7 +207,7 @@ func TestSeedsRepeat(t *testing.T) {
 		t.Errorf("seed 7 gives %q and %q, seed 8 %q", a, b, c)
 	}
 	greedy := write(g, "Once upon a time", &GenerateOptions{MaxNewTokens: 8}).Text
-	if only := draw(7, 1); only != greedy { // no choice is left
+	if only := draw(7, 1); only != greedy { // with one token, sampling has no choice
 		t.Errorf("%q with top_k 1, %q without a draw", only, greedy)
 	}
 }

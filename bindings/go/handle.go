@@ -12,11 +12,11 @@ import (
 	"unsafe"
 )
 
-// ErrClosed is the error of a call with an object that is closed or nil.
+// ErrClosed is the error of a call with an object that is closed or nil. It has no [Status].
 var ErrClosed = errors.New("optimize: used after Close, or nil")
 
-// handle owns a C handle of the pointer type P. It counts the calls that use the C handle, so that neither Close nor
-// the garbage collector frees it during a call.
+// handle owns a C handle of the pointer type P. It counts the calls that use the C handle, so that Close does not free
+// the C handle during a call.
 type handle[P any] struct {
 	mu   sync.Mutex
 	c    P
@@ -25,14 +25,15 @@ type handle[P any] struct {
 	free func(P)
 }
 
+// own returns a handle that owns c. The function free frees c on Close, or in a finalizer if nobody closes the handle.
 func own[P any](c P, free func(P)) *handle[P] {
 	h := &handle[P]{c: c, open: true, free: free}
 	runtime.SetFinalizer(h, (*handle[P]).Close)
 	return h
 }
 
-// acquire returns the C handle for a call, which ends with release. A deferred release also keeps the garbage
-// collector away during the call.
+// acquire returns the C handle for a call, which must end with release. It fails with ErrClosed after Close. A deferred
+// release also keeps h reachable during the call, so that its finalizer does not run.
 func (h *handle[P]) acquire() (c P, err error) {
 	if h == nil {
 		return c, ErrClosed
@@ -46,6 +47,7 @@ func (h *handle[P]) acquire() (c P, err error) {
 	return h.c, nil
 }
 
+// release ends a use of the C handle, and frees it if Close was called meanwhile and this was the last use.
 func (h *handle[P]) release() {
 	h.mu.Lock()
 	h.uses--
@@ -81,14 +83,13 @@ func (m *memory) free() {
 	}
 }
 
-// text returns a copy of a string in C memory. C would end the string at its first NUL. Each NUL is therefore replaced
-// by the bytes that stand for it in Java's UTF-8, so that the library refuses the string, and says why, instead of
-// opening another file.
+// text returns a copy of a string in C memory. C would end the string at its first NUL, and thus open another file.
+// Each NUL is therefore replaced by the bytes C0 80, which are not valid UTF-8, so that the library refuses the string.
 func (m *memory) text(s string) *C.char {
 	return m.keep(C.CString(strings.ReplaceAll(s, "\x00", "\xc0\x80")))
 }
 
-// optional returns a copy of a string, which may be empty, or NULL for nil.
+// optional returns a copy of *s, which may be empty, in C memory; nil if s is nil.
 func (m *memory) optional(s *string) *C.char {
 	if s == nil {
 		return nil
@@ -103,7 +104,7 @@ func (m *memory) textOrNil(s string) *C.char {
 	return m.text(s)
 }
 
-// data returns a copy of a string that is passed with its size, and therefore may contain NUL.
+// data returns a copy of s in C memory, with its NULs, for arguments that are passed with their size.
 func (m *memory) data(s string) *C.char { return m.keep(C.CString(s)) }
 
 func (m *memory) dataOrNil(s string) *C.char {
@@ -117,7 +118,7 @@ func (m *memory) texts(list []string) **C.char {
 	return m.pointers(list, m.text)
 }
 
-// prompts returns texts with their sizes, so that they may contain NUL.
+// prompts returns copies of texts in C memory, and their sizes in bytes, so that the texts may contain NUL.
 func (m *memory) prompts(list []string) (texts **C.char, sizes []C.size_t) {
 	for _, s := range list {
 		sizes = append(sizes, C.size_t(len(s)))
@@ -137,7 +138,7 @@ func (m *memory) pointers(list []string, copied func(string) *C.char) **C.char {
 	return c
 }
 
-// tensors returns a list of handles in C memory, for structs, which must not point into Go memory.
+// tensors returns a copy of a list of handles in C memory, for C structs, which must not point into Go memory.
 func (m *memory) tensors(list []*C.optimize_tensor_t) **C.optimize_tensor_t {
 	if len(list) == 0 {
 		return nil
@@ -148,7 +149,7 @@ func (m *memory) tensors(list []*C.optimize_tensor_t) **C.optimize_tensor_t {
 	return c
 }
 
-// ids returns a copy of a list in C memory.
+// ids returns a copy of a list in C memory; nil for an empty list.
 func (m *memory) ids(list []int64) *C.int64_t {
 	if len(list) == 0 {
 		return nil
@@ -161,7 +162,7 @@ func (m *memory) ids(list []int64) *C.int64_t {
 	return c
 }
 
-// numbers returns a copy of a list in C memory.
+// numbers returns a copy of a list in C memory; nil for an empty list.
 func (m *memory) numbers(list []uint32) *C.uint32_t {
 	if len(list) == 0 {
 		return nil
@@ -179,7 +180,7 @@ func (m *memory) keep(c *C.char) *C.char {
 	return c
 }
 
-// bytesOf returns the memory of the elements of a slice; nil if it is empty.
+// bytesOf returns the memory of the elements of s, without a copy; nil if s is empty.
 func bytesOf[T any](s []T) []byte {
 	if len(s) == 0 {
 		return nil
@@ -196,7 +197,7 @@ func addressable[T any](s []T) []T {
 	return s
 }
 
-// flag returns a boolean in the form of C options.
+// flag returns 1 for true and 0 for false, as the fields of C options have them.
 func flag(yes bool) C.uint32_t {
 	if yes {
 		return 1

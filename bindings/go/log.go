@@ -15,29 +15,29 @@ type LogLevel int32
 
 // The levels of log messages.
 const (
-	LogLevelError   LogLevel = C.OPTIMIZE_LOG_LEVEL_ERROR   // errors, after which something has failed
-	LogLevelWarning LogLevel = C.OPTIMIZE_LOG_LEVEL_WARNING // something works, but not as well as possible
+	LogLevelError   LogLevel = C.OPTIMIZE_LOG_LEVEL_ERROR   // errors: something has failed
+	LogLevelWarning LogLevel = C.OPTIMIZE_LOG_LEVEL_WARNING // warnings: something works, but not as well as possible
 	LogLevelInfo    LogLevel = C.OPTIMIZE_LOG_LEVEL_INFO    // events: a model was loaded, a session was created
 	LogLevelDebug   LogLevel = C.OPTIMIZE_LOG_LEVEL_DEBUG   // details for developers, including those of ONNX Runtime
 )
 
-// LogFunc receives the log messages of the whole process, on any thread, also on several at once. The target is
-// "optimize" or "onnxruntime". Panics of the function are ignored.
+// LogFunc receives the log messages of the whole process, on any thread, also on several threads at once. target is
+// "optimize" or "onnxruntime", the library that the message comes from. Panics of the function are ignored.
 type LogFunc func(level LogLevel, target, message string)
 
 // Counters are counters of all models, sessions and threads of the process since its start. They are never reset.
 type Counters struct {
 	ModelsLoaded    uint64  // number of models that were loaded from files or memory
-	BytesLoaded     uint64  // size of these models in bytes
-	LoadSeconds     float64 // time that the loading of models took
-	SessionsCreated uint64  // number of sessions, including those of generators, embedders and techniques
-	SessionSeconds  float64 // time that the creation of sessions took
+	BytesLoaded     uint64  // sum of the sizes of these models in bytes, including mapped weights
+	LoadSeconds     float64 // time in seconds that the loading of models took
+	SessionsCreated uint64  // number of created sessions, including those of generators, embedders and techniques
+	SessionSeconds  float64 // time in seconds that the creation of sessions took
 	Runs            uint64  // number of runs of sessions that ended, including failed ones
 	FailedRuns      uint64  // number of runs that failed, including cancelled ones
-	RunSeconds      float64 // time that runs took, summed over threads
+	RunSeconds      float64 // time in seconds that runs took, summed over threads
 	ActiveRuns      uint64  // number of runs that are now in progress
-	WaitingCalls    uint64  // number of calls that now wait for another call of the same engine
-	ReadTokens      uint64  // number of tokens that generators have read: those of prompts, and generated ones
+	WaitingCalls    uint64  // number of calls that now wait for another call of the same TensorRT engine
+	ReadTokens      uint64  // number of tokens that models of generators have read: those of prompts and generated ones
 	GeneratedTokens uint64  // number of tokens that generators have generated
 }
 
@@ -46,8 +46,8 @@ type CountersFormat int32
 
 // The formats of counters.
 const (
-	CountersJSON       CountersFormat = C.OPTIMIZE_COUNTERS_FORMAT_JSON
-	CountersPrometheus CountersFormat = C.OPTIMIZE_COUNTERS_FORMAT_PROMETHEUS
+	CountersJSON       CountersFormat = C.OPTIMIZE_COUNTERS_FORMAT_JSON       // JSON object
+	CountersPrometheus CountersFormat = C.OPTIMIZE_COUNTERS_FORMAT_PROMETHEUS // text format of Prometheus
 )
 
 // Counters returns the counters of the process, which are the same for all contexts.
@@ -75,7 +75,8 @@ func (c *Context) Counters() (Counters, error) {
 	}, err
 }
 
-// CountersText returns the counters of the process as JSON or in the text format of Prometheus.
+// CountersText returns the counters of the process as text in a format. It fails with ErrInvalidArgument for an unknown
+// format.
 func (c *Context) CountersText(format CountersFormat) (string, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -92,7 +93,8 @@ func (c *Context) CountersText(format CountersFormat) (string, error) {
 	return string(take(text)), nil
 }
 
-// setLog makes options pass log messages to function, until forget is called. It does nothing if function is nil.
+// setLog sets the log callback of options to function, which must not be called any more after forget. It does nothing
+// if function is nil.
 func setLog(options *C.optimize_context_options_t, function LogFunc, level LogLevel) (forget func()) {
 	if function == nil {
 		return func() {}

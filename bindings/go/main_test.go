@@ -12,7 +12,7 @@ var ctx = context.Background()
 
 func must[T any](value T, err error) T {
 	if err != nil {
-		panic(err) // the package testing prints the error, with the line of the caller
+		panic(err) // package testing prints the error with a stack trace
 	}
 	return value
 }

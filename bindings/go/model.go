@@ -9,7 +9,8 @@ import (
 	"unsafe"
 )
 
-// Model is a loaded or created model. It is immutable.
+// Model is a loaded or created model. It is immutable. Files from which a model was loaded are memory-mapped: they must
+// not be overwritten while the model, or an object created from it, exists.
 type Model struct {
 	*handle[*C.optimize_model_t]
 }
@@ -18,10 +19,11 @@ func newModel(model *C.optimize_model_t) *Model {
 	return &Model{own(model, func(m *C.optimize_model_t) { C.optimize_model_free(m) })}
 }
 
-// Load loads an .onnx or .gguf file, a packed file, a checkpoint, an exported folder, a package, or the manifest of an
-// ensemble. Weights that are used as they are stored are mapped and not read; others are converted. It fails with
-// ErrNotFound if there is no such file, with ErrInvalidModel for a damaged one, and with ErrUnsupported for a format,
-// an architecture or a type of weights that is not supported.
+// Load loads a model from an .onnx, .gguf or packed file, a Hugging Face checkpoint, a folder with an .onnx file, a
+// package, or the manifest of an ensemble. Weights are memory-mapped and not read, except those that must be converted,
+// which are written to an unlinked temporary file. It fails with ErrNotFound if there is no such file, with
+// ErrInvalidModel for a damaged file, and with ErrUnsupported for a format, an architecture or a type of weights that
+// is not supported.
 func (c *Context) Load(ctx context.Context, path string) (*Model, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -41,7 +43,8 @@ func (c *Context) Load(ctx context.Context, path string) (*Model, error) {
 }
 
 // LoadMemory loads a model from a copy of the bytes of an .onnx file without external data, a packed file, a .gguf file
-// or a package in one file. It fails with ErrInvalidArgument for a model with external data.
+// or a package in one file. It fails with ErrInvalidArgument for a model with external data, with ErrInvalidModel for a
+// damaged model, with ErrLimitExceeded for an .onnx file above 2 GiB, and with ErrUnsupported like Load.
 func (c *Context) LoadMemory(ctx context.Context, file []byte) (*Model, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -59,23 +62,23 @@ func (c *Context) LoadMemory(ctx context.Context, file []byte) (*Model, error) {
 	return newModel(model), nil
 }
 
-// ExternalData is the storage of the weights by Save.
+// ExternalData is the place where Model.Save stores the weights.
 type ExternalData int32
 
-// The kinds of storage of weights.
+// The places of weights.
 const (
 	ExternalDataAuto   ExternalData = C.OPTIMIZE_EXTERNAL_DATA_AUTO   // in the .onnx file up to 1 GiB, else next to it
-	ExternalDataNever  ExternalData = C.OPTIMIZE_EXTERNAL_DATA_NEVER  // in the .onnx file, which holds up to 2 GiB
+	ExternalDataNever  ExternalData = C.OPTIMIZE_EXTERNAL_DATA_NEVER  // in the .onnx file; ErrLimitExceeded above 2 GiB
 	ExternalDataAlways ExternalData = C.OPTIMIZE_EXTERNAL_DATA_ALWAYS // in a file next to the .onnx file
 )
 
 // SaveOptions are the options of Model.Save.
 type SaveOptions struct {
 	ExternalData ExternalData
-	Packed       bool // whether zeros take one bit; only this library reads such a file
+	Packed       bool // whether a packed file is written, in which a zero takes one bit, and which only this library reads
 }
 
-// raw returns the options as a C struct.
+// raw returns the options as a C struct; the defaults if o is nil.
 func (o *SaveOptions) raw() C.optimize_save_options_t {
 	if o == nil {
 		o = &SaveOptions{}
@@ -88,8 +91,8 @@ func (o *SaveOptions) raw() C.optimize_save_options_t {
 }
 
 // Save saves a model at path, and returns the list of the files that it wrote. Saving is atomic: an existing file at
-// path is replaced only when the new one is complete and on disk. It fails with ErrNotFound if the folder does not
-// exist.
+// path is replaced only when the new one is complete and on disk. It fails with ErrNotFound if the folder of path does
+// not exist, with ErrIO if a file cannot be written, and with ErrInvalidArgument if the options contradict each other.
 func (m *Model) Save(ctx context.Context, path string, o *SaveOptions) (*SaveReport, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -110,7 +113,7 @@ func (m *Model) Save(ctx context.Context, path string, o *SaveOptions) (*SaveRep
 	return saved, json.Unmarshal(take(report), saved)
 }
 
-// Inspect returns a description of a model.
+// Inspect returns a description of a model, without reading its weights.
 func (m *Model) Inspect() (*Inspection, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -143,8 +146,8 @@ func (m *Model) Tokenizer() (*Tokenizer, error) {
 
 // Message is a message of a conversation.
 type Message struct {
-	Role    string `json:"role"` // "system", "user", "assistant", or another role that the chat template supports
-	Content string `json:"content"`
+	Role    string `json:"role"`    // "system", "user", "assistant", or another role that the chat template supports
+	Content string `json:"content"` // text of the message
 }
 
 // Thinking states whether a model reasons before its answer, for chat templates with the variable enable_thinking.
@@ -152,22 +155,26 @@ type Thinking int32
 
 // The values of Thinking.
 const (
-	ThinkingTemplate Thinking = C.OPTIMIZE_THINKING_TEMPLATE // the default of the template is used
-	ThinkingOn       Thinking = C.OPTIMIZE_THINKING_ON
-	ThinkingOff      Thinking = C.OPTIMIZE_THINKING_OFF
+	ThinkingTemplate Thinking = C.OPTIMIZE_THINKING_TEMPLATE // the default of the template
+	ThinkingOn       Thinking = C.OPTIMIZE_THINKING_ON       // the model reasons before it answers
+	ThinkingOff      Thinking = C.OPTIMIZE_THINKING_OFF      // the model answers at once
 )
 
 // ChatOptions are the options of Model.ApplyChatTemplate.
 type ChatOptions struct {
-	NoGenerationPrompt bool // whether the beginning of the answer is left out
-	Tools              any  // tools that the model may call, a list of their schemas; nil for none
-	Variables          any  // further variables of the template, an object; nil for none
+	NoGenerationPrompt bool // whether the beginning of the answer, which otherwise ends the prompt, is left out
+	Tools              any  // tools that the model may call: a value whose JSON is a list of their schemas; nil for none
+	Variables          any  // further variables of the template: a value whose JSON is an object; nil for none
 	Thinking           Thinking
 }
 
-// ApplyChatTemplate returns a conversation rendered like RenderChat does, with tools and other options. Messages may
-// have more keys, such as tool_calls. It fails with ErrNotFound if the model has no template, and with
-// ErrInvalidArgument if the template refuses the messages.
+// ApplyChatTemplate returns a conversation rendered with the chat template of the model, like RenderChat, with tools
+// and other options. messages may have more keys than role and content, such as tool_calls.
+//
+// It fails with ErrNotFound if the model has no chat template, and with ErrInvalidArgument if messages, Tools or
+// Variables do not have the documented form, or if the template refuses them. It also fails with ErrInvalidModel if the
+// template has an error, and with ErrUnsupported if the template uses a feature of Jinja that is not supported. Errors
+// of package json for values without JSON are returned as they are.
 func (m *Model) ApplyChatTemplate(messages any, o *ChatOptions) (string, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -204,7 +211,7 @@ func (m *Model) ApplyChatTemplate(messages any, o *ChatOptions) (string, error) 
 	return string(take(prompt)), nil
 }
 
-// json returns a copy of the JSON of a value in C memory.
+// json returns the JSON of a value, as text in C memory.
 func (m *memory) json(value any) (*C.char, error) {
 	encoded, err := json.Marshal(value)
 	return m.text(string(encoded)), err
@@ -212,7 +219,7 @@ func (m *memory) json(value any) (*C.char, error) {
 
 // RenderChat returns a conversation rendered with the chat template of the model. The text contains special tokens: set
 // GenerateOptions.Rendered when you pass it to a Generator. messages is a []Message, or another list whose JSON has
-// role and content. It fails with ErrNotFound if the model has no template.
+// role and content. It fails like ApplyChatTemplate, with ErrNotFound if the model has no chat template.
 func (m *Model) RenderChat(messages any) (string, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -235,7 +242,7 @@ func (m *Model) RenderChat(messages any) (string, error) {
 	return string(take(rendered)), nil
 }
 
-// Inputs returns the inputs that a run requires.
+// Inputs returns names, types and shapes of the inputs that a run requires.
 func (m *Model) Inputs() ([]ValueInfo, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -247,7 +254,7 @@ func (m *Model) Inputs() ([]ValueInfo, error) {
 	})
 }
 
-// Outputs returns the outputs of the model.
+// Outputs returns names, types and shapes of the outputs of the model.
 func (m *Model) Outputs() ([]ValueInfo, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -261,10 +268,10 @@ func (m *Model) Outputs() ([]ValueInfo, error) {
 
 // ValueInfo is the name, type and shape of an input or output.
 type ValueInfo struct {
-	Name     string
+	Name     string   // name of the input or output
 	DType    DType    // element type; Unknown for a sequence, a map or an undeclared type
-	Dims     []int64  // sizes, -1 for dynamic ones; nil if the model does not declare the rank
-	DimNames []string // names of the dimensions; equal names mean equal sizes, except for ""
+	Dims     []int64  // sizes of the dimensions, -1 for dynamic ones; empty for a scalar; nil if the rank is not declared
+	DimNames []string // names of the dimensions, "" for none; dimensions of one name, such as "batch", must have one size
 }
 
 type infoOut = *C.optimize_value_info_t
@@ -281,7 +288,7 @@ func values(count C.size_t, get func(C.size_t, infoOut, errorOut) status) ([]Val
 			list[i].Dims = []int64{}
 		}
 		if info.rank <= 0 {
-			continue // the pointers are not valid then
+			continue // without dimensions, the pointers are NULL
 		}
 		list[i].Dims = append(list[i].Dims, unsafe.Slice((*int64)(info.dims), info.rank)...)
 		for _, name := range unsafe.Slice(info.dim_names, info.rank) {

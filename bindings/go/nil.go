@@ -3,7 +3,8 @@ package optimize
 // #include <optimize.h>
 import "C"
 
-// The methods of objects that are nil: a call fails with ErrClosed, and Close does nothing.
+// The methods of this file hide those of the embedded *handle, which a nil object does not have: a call with such an
+// object fails with ErrClosed instead of a panic, and Close does nothing.
 
 func (c *Context) acquire() (*C.optimize_context_t, error) {
 	if c == nil {

@@ -9,40 +9,42 @@ import (
 	"unsafe"
 )
 
-// Package is an open package: a model prepared ahead of time. It is immutable.
+// Package is an open package: a model that Context.Compile has prepared ahead of time. It is immutable. The files of
+// the package are memory-mapped, and must not be changed while it is open.
 type Package struct {
 	*handle[*C.optimize_package_t]
 }
 
-// Dimension is the range of a dimension of an input.
+// Dimension is the range of sizes of a dimension of an input.
 type Dimension struct {
-	Input     string // name of the input, or its position, such as "0"
+	Input     string // name of the input, or its position among the inputs, such as "0"
 	Dimension uint32 // index of the dimension, from 0
-	Name      string // name; dimensions with the same name have the same range and size
+	Name      string // name of the dimension; those of one name have the same range, and one size in each run
 	Min       uint64 // minimum size
 	Max       uint64 // maximum size; 0 for no limit
 }
 
-// PackageOptions are the options of Context.Compile.
+// PackageOptions are the options of Context.Compile and Context.CompileTo. The variants are "fp32" (the model as it
+// is), "bf16" (the same with matrix products in bfloat16), "int8" (dynamic quantization) and "int4" (weight-only).
 type PackageOptions struct {
 	Dynamic       bool        // whether dynamic dimensions get ranges, the first one as batch; always for decoders
 	BatchMin      uint64      // minimum batch size; 0 for 1
 	BatchMax      uint64      // maximum batch size; 0 for 64
-	DynamicShapes string      // ranges as JSON: {input: {dimension: {"name", "min", "max"}}}
-	Variants      string      // precisions in order of preference, such as "fp32,int8"; "" for "fp32"
-	Licence       string      // licence of the model, which the manifest records; "" for none
+	DynamicShapes string      // ranges as JSON: {input: {dimension: {"name", "min", "max"}}}; "" for none
+	Variants      string      // variants in order of preference, such as "fp32,int8"; "" for "fp32"
+	Licence       string      // licence of the model, which is stored in the manifest; "" for none
 	SignKey       string      // secret ed25519 key that signs the package, 64 hexadecimal digits; "" for none
 	SingleFile    bool        // whether one file is written instead of a folder
 	PortableOnly  bool        // whether graphs that are optimized for this processor are left out
 	Packed        bool        // whether weights are stored packed, with one bit per zero
 	Engine        string      // path of a TensorRT engine of the model, with its manifest next to it; "" for none
-	Dimensions    []Dimension // ranges of dimensions, like DynamicShapes
-	Lineage       []string    // reports in JSON of the steps that led to the model, oldest first
+	Dimensions    []Dimension // ranges of dimensions other than those in DynamicShapes
+	Lineage       []string    // reports in JSON of the steps that led to the model, oldest first; none for no lineage
 }
 
-// Compile writes a package of a model at path, atomically, and replaces an existing package. It returns a report as
-// JSON, with the sizes and hashes of the files. It fails with ErrInvalidArgument if something other than a package
-// exists at path, or if ranges contradict the model or each other.
+// Compile writes a package of a model at path, and replaces an existing package there, atomically where the file system
+// supports it. It returns a report as JSON, with the sizes and hashes of the files. It fails with ErrInvalidArgument if
+// something other than a package exists at path, or if ranges contradict the model or each other.
 func (c *Context) Compile(ctx context.Context, model *Model, path string, o *PackageOptions) ([]byte, error) {
 	return c.compile(model, o, func(p *compilation) error {
 		return tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
@@ -51,7 +53,7 @@ func (c *Context) Compile(ctx context.Context, model *Model, path string, o *Pac
 	})
 }
 
-// compilation is what the functions that make packages are given.
+// compilation has the C arguments of the functions that write packages, and the report that they return.
 type compilation struct {
 	memory
 	context *C.optimize_context_t
@@ -60,7 +62,8 @@ type compilation struct {
 	report  *C.optimize_buffer_t
 }
 
-// compile makes a package with the function run, and returns its report.
+// compile converts the options, writes a package with the function run, and returns the report that run stores in the
+// compilation.
 func (c *Context) compile(model *Model, o *PackageOptions, run func(*compilation) error) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -81,6 +84,7 @@ func (c *Context) compile(model *Model, o *PackageOptions, run func(*compilation
 	return take(p.report), nil
 }
 
+// dimensions returns a copy of a list in C memory, and its length; nil and 0 for an empty list.
 func (m *memory) dimensions(list []Dimension) (*C.optimize_dimension_t, C.uint64_t) {
 	if len(list) == 0 {
 		return nil, 0
@@ -125,15 +129,16 @@ func (o *PackageOptions) raw(texts *memory) C.optimize_package_compile_options_t
 	return options
 }
 
-// OpenOptions are the options of OpenPackage.
+// OpenOptions are the options of OpenPackage and Context.OpenPackageFS.
 type OpenOptions struct {
 	Variant   string // name or precision of the variant; "" selects one by processor and execution provider
-	PublicKey string // public ed25519 key that must have signed it, 64 hexadecimal digits; "" for none
+	PublicKey string // public ed25519 key that must have signed the package, 64 hexadecimal digits; "" for none
 }
 
-// OpenPackage opens a package, which is a folder or a file. It checks the manifest, and other files only as far as they
-// are used; Verify checks all bytes. It fails with ErrUnsupported if the package has a newer format or no variant for
-// this machine, and with ErrInvalidModel if it is damaged or not signed by PublicKey.
+// OpenPackage opens a package, which is a folder or a file. It checks the manifest. The other files are checked only as
+// far as they are used; Package.Verify checks every byte. It fails with ErrNotFound if path or the requested variant
+// does not exist. It also fails with ErrUnsupported if the package has a newer format or no variant for this machine,
+// and with ErrInvalidModel if the package is damaged or not signed by PublicKey.
 func OpenPackage(path string, o *OpenOptions) (*Package, error) {
 	var m memory
 	defer m.free()
@@ -161,8 +166,10 @@ func (o *OpenOptions) raw(m *memory) C.optimize_package_open_options_t {
 	}
 }
 
-// NewPackageSession creates a session of the first variant that fits this machine. Each run checks the sizes of its
-// inputs against the ranges in the manifest (the shape contract), and fails with ErrInvalidArgument for others.
+// NewPackageSession creates a session of a package, with the variant that OpenOptions.Variant selected, or else the
+// first one that fits this machine. Each run first checks types and sizes of its inputs against the manifest (the shape
+// contract), and fails with ErrInvalidArgument if an input does not fit. The package may be closed before the session.
+// NewPackageSession fails like NewSession.
 func (c *Context) NewPackageSession(ctx context.Context, p *Package, o *SessionOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -190,9 +197,10 @@ func (c *Context) NewPackageSession(ctx context.Context, p *Package, o *SessionO
 	return newSession(session), nil
 }
 
-// NewPackageEngine creates a session of the TensorRT engine of a package on a device. It fails with ErrNotFound if the
-// package has no engine, with ErrUnsupported if it is a single file, and otherwise like OpenTensorRT. Runs check the
-// shape contract, as those of NewPackageSession.
+// NewPackageEngine creates a session of the TensorRT engine of a package on a device. Runs check the shape contract
+// like those of NewPackageSession. The package may be closed before the session. NewPackageEngine fails with
+// ErrNotFound if the package has no engine, with ErrUnsupported if the package is a single file, and otherwise like
+// OpenTensorRT.
 func (c *Context) NewPackageEngine(ctx context.Context, p *Package, o *TensorRTOpenOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -218,7 +226,7 @@ func (c *Context) NewPackageEngine(ctx context.Context, p *Package, o *TensorRTO
 }
 
 // Model returns the model of a package, for techniques, benchmarks and inspection. Sessions of this model check the
-// shape contract, as those of NewPackageSession.
+// shape contract like those of NewPackageSession. It fails with ErrInvalidModel if the model's files are damaged.
 func (p *Package) Model() (*Model, error) {
 	raw, err := p.acquire()
 	if err != nil {
@@ -246,8 +254,9 @@ func (p *Package) Tokenizer() (*Tokenizer, error) {
 	return newTokenizer(tokenizer), nil
 }
 
-// Generator creates a generator of the model of a package. It fails with ErrUnsupported if the model does not generate
-// text.
+// Generator creates a generator of the model of a package, in the context c. The package and the draft model may be
+// closed before the generator. It fails with ErrUnsupported if a model does not generate text, and otherwise like
+// NewGenerator.
 func (p *Package) Generator(ctx context.Context, c *Context, o *GeneratorOptions) (*Generator, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -276,7 +285,8 @@ func (p *Package) Generator(ctx context.Context, c *Context, o *GeneratorOptions
 	return newGenerator(generator), nil
 }
 
-// Inspect returns the manifest as JSON, with the variant that is used on this machine and the reason.
+// Inspect returns a description of a package as JSON: the manifest, the variant that is used on this machine, and the
+// reason for this variant.
 func (p *Package) Inspect(c *Context) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -296,8 +306,9 @@ func (p *Package) Inspect(c *Context) ([]byte, error) {
 }
 
 // Verify verifies every byte of a package: the hash of each file, and the signature if there is one. publicKey is the
-// public ed25519 key that must have signed the package, as 64 hexadecimal digits, or "". It fails with ErrInvalidModel
-// if a hash or the signature is wrong, or if there is a publicKey but no signature.
+// public ed25519 key that must have signed the package, as 64 hexadecimal digits; "" accepts any key. It fails with
+// ErrInvalidModel if a file is damaged, or if the signature is wrong, of another key, or missing although there is a
+// publicKey.
 func (p *Package) Verify(ctx context.Context, publicKey string) error {
 	raw, err := p.acquire()
 	if err != nil {

@@ -41,7 +41,8 @@ func TestSessionsRunOnWhatIsAskedForAndSayWhat(t *testing.T) {
 	}
 }
 
-// modelWithEngine is an ONNX model with the single node y = EPContext(x), which stands for an engine of another source.
+// modelWithEngine is an ONNX model with the single node y = EPContext(x). Such a node refers to an engine, so that the
+// model needs TrustEngines.
 const modelWithEngine = "\010\010:G\012\040\012\001x\022\001y\042\011EPContext:\015com.microsoft\022\001gZ\017\012" +
 	"\001x\022\012\012\010\010\001\022\004\012\002\010\001b\017\012\001y\022\012\012\010\010" +
 	"\001\022\004\012\002\010\001B\002\020\021B\021\012\015com.microsoft\020\001"

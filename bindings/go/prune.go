@@ -13,9 +13,9 @@ type PruneMethod int32
 // The pruning methods. Wanda and SparseGPT need calibration data: a text or tensors.
 const (
 	PruneMagnitude  PruneMethod = C.OPTIMIZE_PRUNE_MAGNITUDE  // sets the weights with the smallest magnitude to zero
-	PruneRandom     PruneMethod = C.OPTIMIZE_PRUNE_RANDOM     // sets random weights to zero, selected with the seed
-	PruneWanda      PruneMethod = C.OPTIMIZE_PRUNE_WANDA      // sets the smallest by magnitude times input norm to zero
-	PruneSparseGPT  PruneMethod = C.OPTIMIZE_PRUNE_SPARSEGPT  // sets weights to zero whose error others can compensate
+	PruneRandom     PruneMethod = C.OPTIMIZE_PRUNE_RANDOM     // sets random weights to zero; Seed selects them
+	PruneWanda      PruneMethod = C.OPTIMIZE_PRUNE_WANDA      // sets the smallest by magnitude x norm of input to zero
+	PruneSparseGPT  PruneMethod = C.OPTIMIZE_PRUNE_SPARSEGPT  // sets weights to zero, and changes others to compensate
 	PruneStructured PruneMethod = C.OPTIMIZE_PRUNE_STRUCTURED // removes neurons, channels and attention heads
 )
 
@@ -24,44 +24,47 @@ type Importance int32
 
 // The importance criteria.
 const (
-	ImportanceL1         Importance = C.OPTIMIZE_IMPORTANCE_L1
-	ImportanceL2         Importance = C.OPTIMIZE_IMPORTANCE_L2
-	ImportanceActivation Importance = C.OPTIMIZE_IMPORTANCE_ACTIVATION // needs calibration data
-	ImportanceRandom     Importance = C.OPTIMIZE_IMPORTANCE_RANDOM
+	ImportanceL1         Importance = C.OPTIMIZE_IMPORTANCE_L1         // sum of the magnitudes of the weights
+	ImportanceL2         Importance = C.OPTIMIZE_IMPORTANCE_L2         // sum of the squares of the weights
+	ImportanceActivation Importance = C.OPTIMIZE_IMPORTANCE_ACTIVATION // weights and activations; needs calibration data
+	ImportanceRandom     Importance = C.OPTIMIZE_IMPORTANCE_RANDOM     // random order, which depends on Seed
 )
 
-// PruneOptions are the options of Context.Prune.
+// PruneOptions are the options of Context.Prune. Units are the neurons, channels and attention heads that structured
+// pruning removes. If Sparsity is 0, the share is 0.5 or that of the pattern; with DropLayers or Layers, only layers
+// are removed then.
 type PruneOptions struct {
 	Method        PruneMethod
-	Sparsity      float64 // share of zeros in each weight, or of units to remove; 0 for 0.5, or that of the pattern
-	PatternKeep   uint32  // maximum number of nonzeros in PatternOf weights: 2 and 4 for the pattern 2:4
+	Sparsity      float64 // share of zeros in each weight, or of units to remove; 0 for 0.5, with the exceptions above
+	PatternKeep   uint32  // maximum number of nonzeros in PatternOf consecutive weights: 2 and 4 for the pattern 2:4
 	PatternOf     uint32  // length of the pattern; 0 for no pattern
-	Global        bool    // magnitude and random: whether all weights have one threshold
-	Embeddings    bool    // whether embedding tables are pruned as well
+	Global        bool    // magnitude and random: whether one threshold applies to all weights together
+	Embeddings    bool    // whether embedding tables, and output layers that share them, are pruned as well
 	Threads       uint32  // number of threads; 0 for that of the context
 	Importance    Importance
-	RoundTo       uint32   // structured: number of which the remaining sizes are multiples; 0 for one by their size
-	Reconstruct   bool     // structured: whether the remaining weights are fitted on the calibration data
-	DropLayers    uint32   // structured: number of layers to remove
+	RoundTo       uint32   // structured: number of which the remaining sizes are multiples; 0 for 1, 8 or 16 by size
+	Reconstruct   bool     // structured: whether weights that read remaining units are fitted on the calibration data
+	DropLayers    uint32   // structured: number of layers to remove, the least influential ones on the calibration data
 	Seed          uint64   // seed of random choices
-	MinElements   uint64   // minimum number of elements of a weight; 0 for 1024
-	TargetModules []string // names or globs of what to prune; none for all weights of MatMul, Gemm and Conv
-	Exclude       []string // names or globs of what to leave unchanged, also if TargetModules matches it
-	Overrides     []string // texts GLOB=SPARSITY, which set another sparsity for matching modules
+	MinElements   uint64   // minimum number of elements of a weight to prune; 0 for 1024
+	TargetModules []string // names or globs of modules to prune; none for all weights of MatMul, Gemm and Conv
+	Exclude       []string // names or globs of modules to leave unchanged, even if TargetModules matches them
+	Overrides     []string // texts GLOB=SPARSITY, which set another sparsity for matching modules; the first match counts
 	Calibration   string   // calibration text for methods that measure activations; "" for none
 	Windows       uint32   // number of windows of the calibration text; 0 for 16, or 64 with Reconstruct
 	WindowLength  uint32   // number of tokens per window; 0 for 512, or the limit of the model
-	ScratchFolder string   // folder of the temporary file with the weights; "" for the system's temporary folder
+	ScratchFolder string   // folder of the temporary file with the pruned weights; "" for the system's temporary folder
 	Layers        []uint32 // structured: indices of the layers to remove, instead of DropLayers
-	TargetSize    uint64   // structured: maximum size of the result in bytes, instead of Sparsity
-	TargetSpeedup float64  // structured: minimum measured speed-up, instead of Sparsity
+	TargetSize    uint64   // structured: maximum size of the result in bytes, instead of Sparsity; 0 for no limit
+	TargetSpeedup float64  // structured: minimum measured speed-up, at least 1, instead of Sparsity; 0 for no limit
 
-	CalibrationTensors map[string]*Tensor // calibration tensors by input, instead of a text; none for no tensors
+	CalibrationTensors map[string]*Tensor // calibration tensors by input name, instead of Calibration; nil for none
 }
 
-// Prune returns a pruned copy of a model; the original is unchanged. It fails with ErrInvalidArgument if a target
-// matches nothing, with ErrUnsupported if no weight could be pruned, and with ErrGateNotMet if no sparsity meets
-// TargetSize or TargetSpeedup.
+// Prune returns a pruned copy of a model, and a report; the original is unchanged. It fails with ErrInvalidArgument if
+// an entry of TargetModules or Overrides matches nothing, or if options contradict each other or the method. It also
+// fails with ErrNotFound if there is a calibration text but no tokenizer; with ErrUnsupported if no weight could be
+// pruned; and with ErrGateNotMet if no sparsity meets TargetSize or TargetSpeedup.
 func (c *Context) Prune(ctx context.Context, model *Model, o *PruneOptions) (*Model, *Report, error) {
 	context, err := c.acquire()
 	if err != nil {

@@ -13,21 +13,21 @@ type QuantizeType int32
 
 // The kinds of quantization.
 const (
-	QuantizeDynamic    QuantizeType = C.OPTIMIZE_QUANTIZE_DYNAMIC     // int8; activations in each run
+	QuantizeDynamic    QuantizeType = C.OPTIMIZE_QUANTIZE_DYNAMIC     // int8 weights; activation scales in each run
 	QuantizeWeightOnly QuantizeType = C.OPTIMIZE_QUANTIZE_WEIGHT_ONLY // weights of 2, 4 or 8 bits in blocks
-	QuantizeStatic     QuantizeType = C.OPTIMIZE_QUANTIZE_STATIC      // int8; activations by calibration
+	QuantizeStatic     QuantizeType = C.OPTIMIZE_QUANTIZE_STATIC      // int8 weights; activation scales by calibration
 )
 
-// Algorithm is the algorithm that chooses the codes of block-quantized weights.
+// Algorithm is the algorithm that chooses the codes (the quantized values) of block-quantized weights.
 type Algorithm int32
 
-// The algorithms for block-quantized weights.
+// The algorithms for block-quantized weights. AlgorithmGPTQ and AlgorithmAWQ need calibration data.
 const (
 	AlgorithmAuto Algorithm = C.OPTIMIZE_ALGORITHM_AUTO // GPTQ with calibration data, otherwise RTN
 	AlgorithmRTN  Algorithm = C.OPTIMIZE_ALGORITHM_RTN  // round to nearest, with the best scale and zero point
 	AlgorithmHQQ  Algorithm = C.OPTIMIZE_ALGORITHM_HQQ  // half-quadratic quantization
-	AlgorithmGPTQ Algorithm = C.OPTIMIZE_ALGORITHM_GPTQ // the following weights compensate the error of each
-	AlgorithmAWQ  Algorithm = C.OPTIMIZE_ALGORITHM_AWQ  // inputs are scaled by the magnitude of activations
+	AlgorithmGPTQ Algorithm = C.OPTIMIZE_ALGORITHM_GPTQ // changes following weights to compensate the error of each
+	AlgorithmAWQ  Algorithm = C.OPTIMIZE_ALGORITHM_AWQ  // scales inputs of weights by the magnitude of activations
 )
 
 // CalibrationMethod is the method that determines the range of an activation from calibration data.
@@ -35,13 +35,13 @@ type CalibrationMethod int32
 
 // The calibration methods.
 const (
-	CalibrationMinMax     CalibrationMethod = C.OPTIMIZE_CALIBRATION_MIN_MAX    // minimum to maximum value
+	CalibrationMinMax     CalibrationMethod = C.OPTIMIZE_CALIBRATION_MIN_MAX    // from the minimum to the maximum value
 	CalibrationPercentile CalibrationMethod = C.OPTIMIZE_CALIBRATION_PERCENTILE // between two percentiles
-	CalibrationEntropy    CalibrationMethod = C.OPTIMIZE_CALIBRATION_ENTROPY    // smallest divergence of the histogram
-	CalibrationMSE        CalibrationMethod = C.OPTIMIZE_CALIBRATION_MSE        // smallest squared error
+	CalibrationEntropy    CalibrationMethod = C.OPTIMIZE_CALIBRATION_ENTROPY    // least divergence of the histogram
+	CalibrationMSE        CalibrationMethod = C.OPTIMIZE_CALIBRATION_MSE        // least squared error
 )
 
-// ScaleType is the type of the scales of blocks in the file. Sessions convert scales to float32.
+// ScaleType is the element type in which the file stores the scales of blocks. Sessions convert scales to float32.
 type ScaleType int32
 
 // The types of scales.
@@ -51,51 +51,55 @@ const (
 	ScaleFloat32 ScaleType = C.OPTIMIZE_SCALE_FLOAT32 // float32
 )
 
-// ReduceRange states whether 8-bit weights use only 7 bits, as x86 processors without VNNI require.
+// ReduceRange states whether 8-bit weights use only 7 bits, because sums of 8-bit products can saturate on x86
+// processors without VNNI.
 type ReduceRange int32
 
 // The values of ReduceRange.
 const (
 	ReduceRangeAuto ReduceRange = C.OPTIMIZE_REDUCE_RANGE_AUTO // 7 bits if this processor requires it
-	ReduceRangeOn   ReduceRange = C.OPTIMIZE_REDUCE_RANGE_ON   // 7 bits, for processors without VNNI
+	ReduceRangeOn   ReduceRange = C.OPTIMIZE_REDUCE_RANGE_ON   // 7 bits, for models that will run without VNNI
 	ReduceRangeOff  ReduceRange = C.OPTIMIZE_REDUCE_RANGE_OFF  // 8 bits
 )
 
-// QuantizeOptions are the options of Context.Quantize.
+// QuantizeOptions are the options of Context.Quantize and Context.Plan. Weight-only quantization with calibration data
+// uses GPTQ, unless Algorithm selects another algorithm. MaxQualityLoss is a mean KL divergence in nats for logits, and
+// 1 - mean cosine for other outputs.
 type QuantizeOptions struct {
 	Type              QuantizeType
-	Bits              uint32 // number of bits per weight: 8, weight-only also 4 or 2; 0 for 8, weight-only 4
+	Bits              uint32 // number of bits per weight: 8, for weight-only also 4 or 2; 0 for 8, for weight-only for 4
 	ReduceRange       ReduceRange
 	PerTensor         bool   // whether a weight has one scale instead of one per output channel
 	KeepEmbeddings    bool   // whether embedding tables stay float
 	Threads           uint32 // number of threads; 0 for that of the context
-	BlockSize         uint32 // weight-only: number of elements of a row that share a scale, 16 to 256; 0 for 32
-	Symmetric         bool   // weight-only: whether there are no zero points
+	BlockSize         uint32 // weight-only: elements of a row that share a scale: 16, 32, 64, 128 or 256; 0 for 32
+	Symmetric         bool   // weight-only: whether blocks have no zero points, as those of 8 bits never have
 	ScaleType         ScaleType
-	AccuracyLevel     uint32            // weight-only: accuracy_level of MatMulNBits, 4 or 1; 0 for 4
-	MinElements       uint64            // minimum number of elements of a weight; 0 for 1024
-	Include           []string          // globs of the names of nodes and weights; none for all nodes
-	Exclude           []string          // globs of the names to leave unchanged, also if Include matches them
-	Overrides         []string          // weight-only: texts GLOB=BITS or GLOB=BITS/BLOCK for other bits
-	Calibration       string            // calibration text; "" for none; for weight-only it selects GPTQ
+	AccuracyLevel     uint32            // weight-only: accuracy_level of MatMulNBits: 4 (8-bit activations) or 1; 0 for 4
+	MinElements       uint64            // minimum number of elements of a weight to quantize; 0 for 1024
+	Include           []string          // globs of the names of nodes and weights to quantize; none for all nodes
+	Exclude           []string          // globs of the names to leave unchanged, even if Include matches them
+	Overrides         []string          // weight-only: texts GLOB=BITS or GLOB=BITS/BLOCK; the first match counts
+	Calibration       string            // calibration text, for which the model needs a tokenizer; "" for none
 	Windows           uint32            // number of windows of the calibration text; 0 for 16
 	WindowLength      uint32            // number of tokens per window; 0 for 512, or the limit of the model
 	Algorithm         Algorithm         // weight-only: algorithm that chooses the codes
 	CalibrationMethod CalibrationMethod // static: method that determines the ranges of activations
 	Percentile        float64           // static: percentage of values that CalibrationPercentile keeps; 0 for 99.99
 	SmoothQuant       float64           // static and dynamic: alpha of SmoothQuant, 0 to 1; 0 disables it
-	MaxQualityLoss    float64           // maximum KL divergence in nats, or 1 - mean cosine; 0 for no limit
+	MaxQualityLoss    float64           // maximum loss of each judged output (docs/report.md); 0 for no limit
 	TargetSize        uint64            // maximum size of the result in bytes; 0 for no limit
 	NeverSlower       bool              // whether nodes that are not measurably faster when quantized stay float
-	// CalibrationTensors are calibration tensors for the inputs, by name, instead of a text. Their first dimension
-	// counts samples.
+	// CalibrationTensors are the calibration tensors by the name of the input, instead of Calibration; none for no
+	// tensors. The first dimension of each tensor counts samples.
 	CalibrationTensors map[string]*Tensor
 	ScratchFolder      string // folder of the temporary file with the weights; "" for the system's temporary folder
 }
 
-// Quantize returns a quantized copy of a model; the original is unchanged. It fails with ErrUnsupported if there is
-// nothing to quantize, with ErrGateNotMet if no result meets MaxQualityLoss, TargetSize or NeverSlower, and with
-// ErrInvalidArgument for options that do not fit the Type.
+// Quantize returns a quantized copy of a model, and a report; the original is unchanged. It fails with ErrUnsupported
+// if there is nothing to quantize, and with ErrGateNotMet if no result meets MaxQualityLoss, TargetSize or NeverSlower.
+// It also fails with ErrInvalidArgument if options do not fit the Type, or if the Type or the Algorithm needs
+// calibration data and there are none; and with ErrNotFound if there is a calibration text but no tokenizer.
 func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions) (*Model, *Report, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -121,10 +125,10 @@ func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions
 	})
 }
 
-// Plan estimates the result of Quantize with the same options, without quantizing. The summary of the report has, among
-// others, bytes_after, seconds and memory_bytes. MaxQualityLoss, TargetSize, NeverSlower and calibration data are
-// ignored. It fails with ErrUnsupported if there is nothing to quantize, and with ErrInvalidArgument for
-// QuantizeStatic, whose result depends on calibration data.
+// Plan estimates the result of Quantize with the same options, without quantizing, and returns a report. The summary of
+// the report has, among others, bytes_after, seconds and memory_bytes, the estimated time and memory of Quantize.
+// MaxQualityLoss, TargetSize, NeverSlower and calibration data are ignored. It fails with ErrUnsupported if there is
+// nothing to quantize, and with ErrInvalidArgument for QuantizeStatic, whose result depends on calibration data.
 func (c *Context) Plan(model *Model, o *QuantizeOptions) (*Report, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -152,7 +156,7 @@ func (c *Context) Plan(model *Model, o *QuantizeOptions) (*Report, error) {
 	return report, json.Unmarshal(report.JSON, report)
 }
 
-// c returns the options as a C struct, and a function that ends the use of the tensors in them.
+// c returns the options as a C struct, and a function that ends the use of CalibrationTensors by the struct.
 func (o *QuantizeOptions) c(m *memory) (options C.optimize_quantize_options_t, release func(), err error) {
 	if o == nil {
 		o = &QuantizeOptions{}
@@ -199,7 +203,8 @@ func (o *QuantizeOptions) c(m *memory) (options C.optimize_quantize_options_t, r
 	return options, release, nil
 }
 
-// held returns the names and C handles of the tensors of a map, which stay valid until the returned function is called.
+// held returns the names and the C handles of the tensors of a map. The handles stay valid until release is called. It
+// fails with ErrClosed if a tensor is nil or closed.
 func held(tensors map[string]*Tensor) (names []string, data []*C.optimize_tensor_t, release func(), err error) {
 	var open []*Tensor
 	release = func() {

@@ -11,11 +11,15 @@ import (
 // ApplyOptions are the options of Context.Apply.
 type ApplyOptions struct {
 	Threads uint32 // number of threads; 0 for that of the context
-	Data    string // text for steps whose data or calibration data is `true`; "" for none
+	Data    string // text for steps whose data or calibration data is true in the recipe; "" for none
 }
 
-// Apply runs the steps of a recipe (JSON) on a model and writes the result to path: a package if the last step is
-// "compile", an engine if it is "tensorrt", otherwise a model as X.onnx or a folder. The model is unchanged.
+// Apply runs the steps of a recipe on a model and writes the result to path: a package if the last step is "compile",
+// an engine if it is "tensorrt", otherwise a model as X.onnx or a folder. The original is unchanged. recipe is JSON: a
+// list of steps (docs/recipes.md), or the report of a technique.
+//
+// It fails with ErrInvalidArgument if the recipe has an unknown operation or option, or if a step needs Data and there
+// is none; otherwise with the errors of the techniques.
 func (c *Context) Apply(ctx context.Context, model *Model, recipe, path string, o *ApplyOptions) (*Report, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -50,20 +54,22 @@ func (c *Context) Apply(ctx context.Context, model *Model, recipe, path string, 
 	return report, json.Unmarshal(report.JSON, report)
 }
 
-// TableOptions are the options of Context.Table.
+// TableOptions are the options of Context.Table. Without Data, quality is measured on built-in sentences, and rows that
+// need a text are skipped.
 type TableOptions struct {
 	Threads              uint32   // number of threads; 0 for that of the context
-	Runs                 uint32   // number of timed rounds each time that the models are loaded (three times); 0 for 15
-	MaxMilliseconds      uint32   // time limit of these rounds for one size of the input; 0 for 4000
-	TrainingMilliseconds uint32   // time limit of each training; 0 for 120000
-	Data                 string   // text for calibration, training and quality; "" skips rows that need a text
-	Rows                 []string // names of the rows to measure; none for all
-	With                 string   // path of a second model for the row "ensemble"; "" for the result of "distill"
+	Runs                 uint32   // number of timed rounds in each of the three repetitions of a measurement; 0 for 15
+	MaxMilliseconds      uint32   // time limit of the rounds of a repetition with one size of the input; 0 for 4000
+	TrainingMilliseconds uint32   // time limit of each training in milliseconds; 0 for 120000
+	Data                 string   // text for calibration, training and quality; "" for none
+	Rows                 []string // names of the rows to measure, such as "int8" (docs/table.md); none for all
+	With                 string   // path of a second model for the row "ensemble"; "" for the result of the row "distill"
 }
 
-// Table measures every technique on models, and writes the table and the packages to folder. It returns the JSON of
-// docs/table.md. Rows that an earlier call with the same models and options measured in this folder are not measured
-// again.
+// Table applies each technique to models, compares the results with the originals, and writes a table and packages of
+// the results to folder. It returns the JSON of docs/table.md. Rows that an earlier call with the same models and
+// options has measured in this folder are not measured again. Rows that need a GPU or data that is not available are
+// skipped. It fails with ErrInvalidArgument for an unknown row, or if there are no models.
 func (c *Context) Table(ctx context.Context, models []*Model, folder string, o *TableOptions) (json.RawMessage, error) {
 	context, err := c.acquire()
 	if err != nil {

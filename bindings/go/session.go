@@ -9,29 +9,30 @@ import (
 	"unsafe"
 )
 
-// Session runs a model or a TensorRT engine. Any number of goroutines may run it at the same time.
+// Session runs a model or a TensorRT engine. Any number of goroutines may run a session at the same time; the runs of
+// an engine wait for one another.
 type Session struct {
 	*handle[*C.optimize_session_t]
 }
 
-// OptimizationLevel is the level of the optimizations that ONNX Runtime applies to the graph.
+// OptimizationLevel is the level of the optimizations that ONNX Runtime applies to the graph when it creates a session.
 type OptimizationLevel int32
 
 // The graph optimization levels.
 const (
 	OptimizationDefault  OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_DEFAULT  // all optimizations
 	OptimizationDisabled OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_DISABLED // no optimization
-	OptimizationBasic    OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_BASIC    // constant folding, no redundant nodes
+	OptimizationBasic    OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_BASIC    // constants folded, redundant nodes removed
 	OptimizationExtended OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_EXTENDED // basic optimizations and node fusion
 )
 
-// SessionOptions are the options of Context.NewSession.
+// SessionOptions are the options of Context.NewSession and Context.NewPackageSession.
 type SessionOptions struct {
 	Threads           uint32 // number of threads for the work of one node; 0 for that of the context
 	OptimizationLevel OptimizationLevel
-	DisablePrepacking bool // whether weights are not reordered for this processor; ignored for MatMulNBits
-	RoundActivations  bool // whether activations of block-quantized products have 8 bits: faster, less exact
-	TrustEngines      bool // whether you trust the source of the model: engines in a model contain code
+	DisablePrepacking bool // whether weights are not reordered for this processor: less memory, slower runs
+	RoundActivations  bool // whether activations of block-quantized products are rounded to 8 bits: faster, less exact
+	TrustEngines      bool // whether you trust the source of the model; otherwise, one with engines is ErrUntrusted
 	Execution         Execution
 }
 
@@ -52,8 +53,9 @@ func (o *SessionOptions) c(m *memory) C.optimize_session_options_t {
 }
 
 // NewSession creates a session of a model, which may be closed before the session. It fails with ErrRuntimeMissing if
-// ONNX Runtime is not found, with ErrRuntime if it refuses the model, and with ErrBackendMissing or ErrDeviceMissing if
-// the provider or the device of the options cannot be used.
+// ONNX Runtime is not found, and with ErrRuntime, ErrInvalidModel or ErrUnsupported if ONNX Runtime refuses the model.
+// It also fails with ErrBackendMissing or ErrDeviceMissing if the provider, the kernels or the device of the options
+// cannot be used; and with ErrUntrusted if the model contains engines and TrustEngines is false.
 func (c *Context) NewSession(ctx context.Context, model *Model, o *SessionOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -85,9 +87,10 @@ func newSession(raw *C.optimize_session_t) *Session {
 	return &Session{own(raw, func(s *C.optimize_session_t) { C.optimize_session_free(s) })}
 }
 
-// Run runs the model, and returns the outputs with the names outputs, or all outputs if there are no names. It fails
-// with ErrNotFound for an input or output that the model does not have, and with ErrInvalidArgument if an input is
-// missing or its type or shape does not fit.
+// Run runs the model with the tensors of inputs, by name, and returns by name the outputs with the names outputs, or
+// all outputs if there are no names. It fails with ErrNotFound for an input or output that the model does not have, and
+// with ErrInvalidArgument if an input is missing, if its type or shape does not fit, or if an output is named twice. It
+// also fails with ErrUnsupported for an output that is not a tensor; and with ErrRuntime if ONNX Runtime fails.
 func (s *Session) Run(ctx context.Context, inputs map[string]*Tensor, outputs ...string) (map[string]*Tensor, error) {
 	session, err := s.acquire()
 	if err != nil {
@@ -125,21 +128,23 @@ func (s *Session) Run(ctx context.Context, inputs map[string]*Tensor, outputs ..
 	return results, nil
 }
 
-// Output is the memory of the program to which RunInto writes an output; see [OutputTo].
+// Output is the memory of the program to which [Session.RunInto] writes an output; see [OutputTo].
 type Output struct {
-	DType DType
+	DType DType   // element type
 	Dims  []int64 // sizes of the dimensions in this run
-	Data  []byte  // memory of the elements, aligned for their type
+	Data  []byte  // memory of all elements, aligned for their type
 }
 
-// OutputTo returns an output that is written to elements, in row-major order.
+// OutputTo returns an output that is written to elements, in row-major order. dims are the sizes of its dimensions in
+// this run, whose product must be the number of elements.
 func OutputTo[T Element](elements []T, dims ...int64) Output {
 	return Output{DType: dtypeOf[T](), Dims: dims, Data: bytesOf(elements)}
 }
 
-// RunInto runs the model like Run, and writes the outputs in the map, by name, to memory of the program instead of new
-// tensors. Dims must be the sizes of each output in this run. The memory must not overlap that of an input or of
-// another output; after an error, its content is undefined.
+// RunInto runs the model like Run, and writes the outputs that are in outputs, by name, to memory of the program
+// instead of new tensors. The memory of an output must not overlap that of an input or of another output; after an
+// error, its content is undefined. RunInto fails with ErrInvalidArgument if type, Dims or size of an Output do not fit,
+// with ErrUnsupported for an output of strings, and otherwise like Run.
 func (s *Session) RunInto(ctx context.Context, inputs map[string]*Tensor, outputs map[string]Output) error {
 	session, err := s.acquire()
 	if err != nil {
@@ -177,7 +182,7 @@ func (s *Session) RunInto(ctx context.Context, inputs map[string]*Tensor, output
 	})
 }
 
-// Inputs returns the inputs that a run requires.
+// Inputs returns names, types and shapes of the inputs that a run requires.
 func (s *Session) Inputs() ([]ValueInfo, error) {
 	session, err := s.acquire()
 	if err != nil {
@@ -189,7 +194,7 @@ func (s *Session) Inputs() ([]ValueInfo, error) {
 	})
 }
 
-// Outputs returns the outputs of the model.
+// Outputs returns names, types and shapes of the outputs of the model.
 func (s *Session) Outputs() ([]ValueInfo, error) {
 	session, err := s.acquire()
 	if err != nil {

@@ -16,12 +16,14 @@ import (
 	"unsafe"
 )
 
-// CreateFunc creates the file with the name name, which the library then writes and closes.
+// CreateFunc creates the file with the given name. The library writes to it, and closes it.
 type CreateFunc func(name string) (io.WriteCloser, error)
 
-// SaveTo saves a model to the file that create returns for name, for example to encrypt or upload it. If the options
-// ask for external data, create is called for that file first. The bytes are those that Save writes. Errors of create
-// and of the files are returned as they are; after an error, the files are not complete.
+// SaveTo saves a model to the file that create returns for name, for example to encrypt or upload it, and returns the
+// list of the files that it wrote. If the weights are stored as external data, create is called for their file first.
+// The bytes are those that Save writes. Errors of create and of the files are returned as they are; after an error, the
+// files are not complete. SaveTo also fails with ErrLimitExceeded if the .onnx file would have more than 2 GiB, and
+// with ErrInvalidArgument if the options contradict each other.
 func (m *Model) SaveTo(ctx context.Context, create CreateFunc, name string, o *SaveOptions) (*SaveReport, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -44,8 +46,10 @@ func (m *Model) SaveTo(ctx context.Context, create CreateFunc, name string, o *S
 	return saved, json.Unmarshal(take(report), saved)
 }
 
-// CompileTo writes a package of a model in one file to the file that create returns for name, and returns a report as
-// JSON. Errors of create and of the file are returned as they are; after an error, the file is not complete.
+// CompileTo writes a package of a model to the file that create returns for name, and returns a report as JSON, with
+// size and hash of the file. The package is a single file, whatever SingleFile of the options says. Errors of create
+// and of the file are returned as they are; after an error, the file is not complete. Otherwise CompileTo fails like
+// Compile.
 func (c *Context) CompileTo(
 	ctx context.Context, model *Model, create CreateFunc, name string, o *PackageOptions,
 ) ([]byte, error) {
@@ -58,7 +62,8 @@ func (c *Context) CompileTo(
 	})
 }
 
-// writing makes a call with a sink that writes to the files that create returns, and closes them.
+// writing makes a call with a sink that writes to the files that create returns, and closes the files. It returns the
+// error of create or of a file if that made the call fail.
 func writing(create CreateFunc, call func(*C.optimize_sink_t) error) error {
 	w := &writer{create: create}
 	data, forget := userData(w)
@@ -70,7 +75,7 @@ func writing(create CreateFunc, call func(*C.optimize_sink_t) error) error {
 	err := call(&sink)
 	forget()
 	if w.file != nil {
-		w.file.Close() // a file that is not complete
+		w.file.Close() // the call failed before the end of this file
 	}
 	w.goOn()
 	if err != nil && w.failed != nil {
@@ -79,7 +84,8 @@ func writing(create CreateFunc, call func(*C.optimize_sink_t) error) error {
 	return err
 }
 
-// writer is the user data of the callback of a sink, and the file that is written.
+// writer is the user data of the callback of a sink. It has the file that is being written, or nil between two files,
+// and the error with which the callback failed.
 type writer struct {
 	caught
 	create CreateFunc
@@ -87,6 +93,7 @@ type writer struct {
 	failed error
 }
 
+// write appends bytes to the current file, which it creates if there is none. No bytes mark the end of the file.
 func (w *writer) write(name string, bytes []byte) (err error) {
 	if w.file == nil {
 		if w.file, err = w.create(name); err != nil {

@@ -17,10 +17,12 @@ import (
 	"unsafe"
 )
 
-// LoadFS loads a model from the file name of a file system: an .onnx file with its external data and the files next to
-// it, a packed file, a .gguf file, or a package in one file. Everything is read during the call, so that files can be
-// decrypted or come from an archive. Errors of fsys are returned as they are, except that a missing file gives
-// ErrNotFound.
+// LoadFS loads a model from the file of fsys with the given name: an .onnx file with its external data and the files
+// next to it, a packed file, a .gguf file, or a package in one file. All files are read during the call, into memory
+// that the model keeps, so that fsys may decrypt files or read them from an archive.
+//
+// It fails with ErrNotFound if the file, or one with its external data, does not exist, with ErrInvalidModel for a
+// damaged file, and with ErrUnsupported like Load. Other errors of fsys are returned as they are.
 func (c *Context) LoadFS(ctx context.Context, fsys fs.FS, name string) (*Model, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -41,8 +43,9 @@ func (c *Context) LoadFS(ctx context.Context, fsys fs.FS, name string) (*Model, 
 	return newModel(model), nil
 }
 
-// OpenPackageFS opens a package in one file, the file name of a file system, which is read during the call. Errors of
-// fsys are returned as they are, except that a missing file gives ErrNotFound.
+// OpenPackageFS opens a package in one file, the file of fsys with the given name, like OpenPackage. The file is read
+// during the call, into memory that the package keeps. If the file does not exist, it fails with ErrNotFound. Other
+// errors of fsys are returned as they are; otherwise it fails like OpenPackage.
 func (c *Context) OpenPackageFS(ctx context.Context, fsys fs.FS, name string, o *OpenOptions) (*Package, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -64,8 +67,10 @@ func (c *Context) OpenPackageFS(ctx context.Context, fsys fs.FS, name string, o 
 	return newPackage(p), nil
 }
 
-// LoadTokenizerFS loads a tokenizer from the file name of a file system, a tokenizer.json, with the settings of the
-// files next to it. Errors of fsys are returned as they are, except that a missing file gives ErrNotFound.
+// LoadTokenizerFS loads a tokenizer from the file of fsys with the given name, a tokenizer.json. If the file has this
+// name, the settings of the files next to it are applied, as in LoadTokenizer. It fails with ErrNotFound if the file
+// does not exist, and with ErrInvalidModel if a file is damaged or the tokenizer is not supported. Other errors of fsys
+// are returned as they are.
 func LoadTokenizerFS(fsys fs.FS, name string) (*Tokenizer, error) {
 	var m memory
 	defer m.free()
@@ -81,7 +86,7 @@ func LoadTokenizerFS(fsys fs.FS, name string) (*Tokenizer, error) {
 	return newTokenizer(tokenizer), nil
 }
 
-// reading makes a call with a source of the files of fsys.
+// reading makes a call with a source of the files of fsys. It returns the error of fsys if that made the call fail.
 func reading(fsys fs.FS, call func(*C.optimize_source_t) error) error {
 	r := &reader{fsys: fsys}
 	defer r.close()
@@ -101,8 +106,8 @@ func reading(fsys fs.FS, call func(*C.optimize_source_t) error) error {
 	return err
 }
 
-// reader is the user data of the callbacks of a source. It keeps the last file open, because most files are read from
-// beginning to end.
+// reader is the user data of the callbacks of a source. It keeps the file of the last callback open, because most files
+// are read from beginning to end. at is the offset in a file that does not implement io.ReaderAt.
 type reader struct {
 	caught
 	fsys   fs.FS
@@ -131,6 +136,7 @@ func (r *reader) open(name string) error {
 	return err
 }
 
+// size returns the size of a file in bytes.
 func (r *reader) size(name string) (int64, error) {
 	if err := r.open(name); err != nil {
 		return 0, err
@@ -145,6 +151,8 @@ func (r *reader) size(name string) (int64, error) {
 	return info.Size(), nil
 }
 
+// read fills buffer with the bytes of a file from offset on. To go back in a file without io.ReaderAt, it opens the
+// file again.
 func (r *reader) read(name string, offset int64, buffer []byte) error {
 	if r.at > offset {
 		r.close()

@@ -11,7 +11,7 @@ import (
 	"testing/fstest"
 )
 
-// files has the content of files in memory, by name, to which a model was saved.
+// files has the contents of the files of a saved model, by name.
 type files map[string]*bytes.Buffer
 
 type closer struct{ *bytes.Buffer }
@@ -72,7 +72,7 @@ func TestPackagesComeFromAndGoToMemory(t *testing.T) {
 	must(library.NewPackageSession(ctx, p, nil)).Close()
 }
 
-// failing is a file system and a file whose methods fail with err; without err, Open panics.
+// failing is a file system, and also a file of it, whose methods fail with err; if err is nil, Open panics.
 type failing struct{ err error }
 
 func (f failing) Open(string) (fs.File, error) {

@@ -6,8 +6,8 @@ import (
 )
 
 // GenerateSeq returns a sequence of the tokens of all rows, as [Generator.Generate] generates them. The generation runs
-// during the loop, and leaving the loop ends it. An error is the last element, with a Written that is zero. OnToken of
-// the options is not called, and progress is reported on another goroutine.
+// while the program loops over the sequence, and ends if the program leaves the loop. An error of Generate is the last
+// element, with a zero Written. OnToken of the options is not called, and progress is reported on another goroutine.
 //
 //	for token, err := range generator.GenerateSeq(ctx, []string{prompt}, nil) {
 //		if err != nil {
@@ -22,7 +22,8 @@ func (g *Generator) GenerateSeq(ctx context.Context, prompts []string, o *Genera
 	})
 }
 
-// RunSeq returns a sequence of the tokens of all rows, as [Generator.Run] generates them: see [Generator.GenerateSeq].
+// RunSeq returns a sequence of the tokens of all rows, as [Generator.Run] generates them. The sequence works like that
+// of [Generator.GenerateSeq].
 func (g *Generator) RunSeq(ctx context.Context, o *GenerateOptions) iter.Seq2[Written, error] {
 	return stream(o, func(o *GenerateOptions) error {
 		_, err := g.Run(ctx, o)
@@ -30,9 +31,9 @@ func (g *Generator) RunSeq(ctx context.Context, o *GenerateOptions) iter.Seq2[Wr
 	})
 }
 
-// stream makes a sequence of a call that gives tokens to OnToken. The call runs on a separate goroutine: if the loop
-// ran inside the callback from C, iter.Pull could not be used with the sequence. After each token, the call waits until
-// the loop has processed it.
+// stream returns a sequence of the tokens that generate passes to OnToken. generate runs on a separate goroutine: if
+// the loop of the program ran inside the callback from C, iter.Pull could not be used with the sequence. After each
+// token, generate waits until the loop has processed the token.
 func stream(o *GenerateOptions, generate func(*GenerateOptions) error) iter.Seq2[Written, error] {
 	return func(yield func(Written, error) bool) {
 		var options GenerateOptions
@@ -60,7 +61,7 @@ func stream(o *GenerateOptions, generate func(*GenerateOptions) error) iter.Seq2
 			defer func() { call.panicked = recover() }()
 			err = generate(&options)
 		}()
-		defer func() { // also if the loop panics
+		defer func() { // ends generate, also if the loop panics
 			close(left)
 			for range tokens {
 			}

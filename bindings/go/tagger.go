@@ -5,16 +5,17 @@ import "C"
 
 import "context"
 
-// Aggregation is the rule by which the tokens of an entity become one span.
+// Aggregation is the rule by which the tokens of a text become spans.
 type Aggregation int32
 
-// The aggregation rules.
+// The aggregation rules. With the last three, adjacent words of one class become a span. AggregationAverage takes the
+// mean of the scores of each class over the tokens of the word.
 const (
 	AggregationSimple  Aggregation = C.OPTIMIZE_AGGREGATION_SIMPLE  // adjacent tokens of one class become a span
 	AggregationNone    Aggregation = C.OPTIMIZE_AGGREGATION_NONE    // each token is a span, with its label as it is
 	AggregationFirst   Aggregation = C.OPTIMIZE_AGGREGATION_FIRST   // a word has the class of its first token
-	AggregationAverage Aggregation = C.OPTIMIZE_AGGREGATION_AVERAGE // a word has the class with the highest mean score
-	AggregationMax     Aggregation = C.OPTIMIZE_AGGREGATION_MAX     // a word has the class with the highest score
+	AggregationAverage Aggregation = C.OPTIMIZE_AGGREGATION_AVERAGE // a word has the class of the highest mean score
+	AggregationMax     Aggregation = C.OPTIMIZE_AGGREGATION_MAX     // a word has the class of its best token
 )
 
 // Tagger finds labelled spans in texts, such as named entities or parts of speech. Any number of goroutines may use it
@@ -23,30 +24,31 @@ type Tagger struct {
 	*handle[*C.optimize_tagger_t]
 }
 
-// TaggerOptions are the options of Context.NewTagger.
+// TaggerOptions are the options of Context.NewTagger. A text of more than MaxLength tokens is divided into windows,
+// which overlap by Stride tokens. The default of MaxLength is that of EmbedderOptions.
 type TaggerOptions struct {
 	Tokenizer   *Tokenizer // tokenizer of the texts; nil for that of the model
 	Threads     uint32     // number of threads; 0 for that of the context
 	BatchSize   uint32     // number of texts per run; 0 for 8
-	MaxLength   uint32     // number of tokens of a window of a text; 0 for the limit for texts in the model's files
-	Stride      uint32     // number of tokens by which windows overlap; 0 for a quarter of a window
+	MaxLength   uint32     // tokens of a window, including special tokens; 0 for the default of EmbedderOptions
+	Stride      uint32     // number of tokens by which windows overlap; 0 for a quarter of MaxLength
 	Aggregation Aggregation
-	KeepOutside bool // whether spans with the label "O" are returned as well
+	KeepOutside bool // whether spans with the label "O", which belong to no entity, are returned as well
 	Execution   Execution
 }
 
-// Span is a labelled part of a text: text[Start:End]. Label is the class of the entity, without the prefix "B-" or
-// "I-"; with AggregationNone it is the label of the token, for example "B-PER". Score is the probability of the label:
-// the mean over the tokens or words of the span.
+// Span is a labelled part of a text. Label is the class of the entity, for example "PER", without the prefix "B-" or
+// "I-"; with AggregationNone it is the label of the token, for example "B-PER".
 type Span struct {
-	Label string
-	Score float32
-	Start int
-	End   int
+	Label string  // class of the entity, or label of the token
+	Score float32 // probability of the label: the mean over the tokens or words of the span
+	Start int     // offset of the first byte of the span in the text
+	End   int     // offset after the last byte of the span: the span is text[Start:End]
 }
 
-// NewTagger creates a tagger of a model for token classification. It fails with ErrUnsupported if the model has no
-// logits for tokens or does not name its labels, and with ErrNotFound if there is no tokenizer.
+// NewTagger creates a tagger of a model for token classification, which may be closed before the tagger. It fails with
+// ErrUnsupported if the model has no logits for tokens or does not name its labels, with ErrNotFound if there is no
+// tokenizer, with ErrInvalidArgument if options do not fit the model, and otherwise like NewSession.
 func (c *Context) NewTagger(ctx context.Context, model *Model, o *TaggerOptions) (*Tagger, error) {
 	if o == nil {
 		o = &TaggerOptions{}
@@ -83,7 +85,8 @@ func (c *Context) NewTagger(ctx context.Context, model *Model, o *TaggerOptions)
 }
 
 // Tag returns the spans of each text, in the order of the text; nil for a text without spans. It fails with
-// ErrInvalidArgument if there are no texts.
+// ErrInvalidArgument if there are no texts, with ErrInvalidModel if the model names another number of labels than it
+// has, and with ErrRuntime if a score is not a number or ONNX Runtime fails.
 func (t *Tagger) Tag(ctx context.Context, texts []string) ([][]Span, error) {
 	tagger, err := t.acquire()
 	if err != nil {

@@ -12,12 +12,13 @@ import (
 	"unsafe"
 )
 
-// DType is an element type. Its values are those of ONNX's TensorProto.DataType.
+// DType is the type of the elements of a tensor. Its values are those of ONNX's TensorProto.DataType. In memory,
+// elements of less than a byte are packed, low bits first.
 type DType int32
 
 // The element types.
 const (
-	Unknown        DType = C.OPTIMIZE_DTYPE_UNKNOWN // not a tensor, or not declared
+	Unknown        DType = C.OPTIMIZE_DTYPE_UNKNOWN // the value is no tensor, or the model does not declare its type
 	Float32        DType = C.OPTIMIZE_DTYPE_FLOAT32
 	Uint8          DType = C.OPTIMIZE_DTYPE_UINT8
 	Int8           DType = C.OPTIMIZE_DTYPE_INT8
@@ -46,12 +47,13 @@ const (
 	Int2           DType = C.OPTIMIZE_DTYPE_INT2
 )
 
-// Element is a Go type that corresponds to an element type.
+// Element is the constraint of Go types that correspond to a DType, such as float32 to Float32.
 type Element interface {
 	~bool | ~int8 | ~int16 | ~int32 | ~int64 | ~uint8 | ~uint16 | ~uint32 | ~uint64 |
 		~float32 | ~float64 | ~complex64 | ~complex128
 }
 
+// dtypeOf returns the element type that corresponds to T.
 func dtypeOf[T Element]() DType {
 	var zero T
 	return map[reflect.Kind]DType{
@@ -71,14 +73,16 @@ func newTensor(tensor *C.optimize_tensor_t) *Tensor {
 	return &Tensor{own(tensor, func(t *C.optimize_tensor_t) { C.optimize_tensor_free(t) })}
 }
 
-// NewTensor returns a tensor with a copy of row-major elements. Without dims it is a scalar.
+// NewTensor returns a tensor with a copy of elements, which are in row-major order. dims are the sizes of its
+// dimensions; without dims, the tensor is a scalar. It fails with ErrInvalidArgument if the number of elements does not
+// match dims.
 func NewTensor[T Element](elements []T, dims ...int64) (*Tensor, error) {
 	return NewRawTensor(dtypeOf[T](), bytesOf(elements), dims...)
 }
 
-// NewRawTensor returns a tensor of any type except String with a copy of the bytes of its row-major elements. Elements
-// of less than a byte are packed, low bits first. It fails with ErrInvalidArgument if the number of bytes does not
-// match the type and dims.
+// NewRawTensor returns a tensor of type dtype with a copy of data, the bytes of its elements in row-major order and
+// native byte order. Elements of less than a byte are packed, low bits first. It fails with ErrInvalidArgument if the
+// number of bytes does not match dtype and dims, if a boolean is neither 0 nor 1, or if dtype is String.
 func NewRawTensor(dtype DType, data []byte, dims ...int64) (*Tensor, error) {
 	bytes, sizes := addressable(data), addressable(dims)
 	var tensor *C.optimize_tensor_t
@@ -92,8 +96,9 @@ func NewRawTensor(dtype DType, data []byte, dims ...int64) (*Tensor, error) {
 	return newTensor(tensor), nil
 }
 
-// BorrowTensor returns a tensor that uses row-major elements without copying them. The elements must not change until
-// the tensor is closed (or collected) and each run that uses it has ended. Without dims it is a scalar.
+// BorrowTensor returns a tensor that uses elements, which are in row-major order, without copying them. The elements
+// must not change until the tensor is closed, or collected as garbage, and all runs that use it have ended. Without
+// dims, the tensor is a scalar. It fails with ErrInvalidArgument if the number of elements does not match dims.
 func BorrowTensor[T Element](elements []T, dims ...int64) (*Tensor, error) {
 	lent := &loan{}
 	outstanding.Add(1)
@@ -108,21 +113,23 @@ func BorrowTensor[T Element](elements []T, dims ...int64) (*Tensor, error) {
 			C.optimize_release_fn(C.optimize_go_release), data, &tensor, e)
 	})
 	if err != nil {
-		lent.end() // the library does not, after a failure
+		lent.end() // after a failure, the library does not call optimize_go_release
 		return nil, err
 	}
 	return newTensor(tensor), nil
 }
 
-// loan is Go memory that the library uses: neither the collector nor a growing stack may move or free it.
+// loan is Go memory that the library uses. pin prevents Go from freeing or moving this memory, and forget frees the
+// user data of the release callback.
 type loan struct {
 	pin    runtime.Pinner
 	forget func()
 }
 
-// outstanding is the number of loans that have not ended.
+// outstanding is the number of loans that have not ended, for the tests.
 var outstanding atomic.Int64
 
+// end ends the loan. It must be called once, when the library does not use the memory any more.
 func (l *loan) end() {
 	l.forget()
 	l.pin.Unpin()
@@ -132,8 +139,9 @@ func (l *loan) end() {
 //export optimize_go_release
 func optimize_go_release(userData unsafe.Pointer) { valueOf(userData).(*loan).end() }
 
-// NewStringTensor returns a tensor with copies of row-major strings, which must be UTF-8 without NUL. Without dims it
-// is a scalar.
+// NewStringTensor returns a tensor with copies of strings, which are in row-major order. Without dims, the tensor is a
+// scalar. It fails with ErrInvalidArgument if the number of strings does not match dims, or if a string is not UTF-8 or
+// contains NUL.
 func NewStringTensor(strings []string, dims ...int64) (*Tensor, error) {
 	var m memory
 	defer m.free()
@@ -149,7 +157,7 @@ func NewStringTensor(strings []string, dims ...int64) (*Tensor, error) {
 	return newTensor(tensor), nil
 }
 
-// DType returns the element type; Unknown after Close.
+// DType returns the element type of the tensor; Unknown if the tensor is closed or nil.
 func (t *Tensor) DType() DType {
 	tensor, err := t.acquire()
 	if err != nil {
@@ -159,7 +167,7 @@ func (t *Tensor) DType() DType {
 	return DType(C.optimize_tensor_dtype(tensor))
 }
 
-// Dims returns the sizes of the dimensions: empty for a scalar, and nil after Close.
+// Dims returns the sizes of the dimensions: empty for a scalar, and nil if the tensor is closed or nil.
 func (t *Tensor) Dims() []int64 {
 	tensor, err := t.acquire()
 	if err != nil {
@@ -173,8 +181,8 @@ func (t *Tensor) Dims() []int64 {
 	return dims
 }
 
-// Elements returns a copy of the elements of a tensor. It fails with ErrInvalidArgument if T is not the Go type of the
-// element type.
+// Elements returns a copy of the elements of a tensor in row-major order; nil for a tensor without elements. It fails
+// with ErrInvalidArgument if T does not correspond to the element type.
 func Elements[T Element](t *Tensor) ([]T, error) {
 	view, err := View[T](t)
 	elements := append([]T(nil), view...)
@@ -182,11 +190,11 @@ func Elements[T Element](t *Tensor) ([]T, error) {
 	return elements, err
 }
 
-// View returns the elements of a tensor without a copy. It fails with ErrInvalidArgument if T is not the Go type of the
-// element type.
+// View returns the elements of a tensor in row-major order, without a copy; nil for a tensor without elements. It fails
+// with ErrInvalidArgument if T does not correspond to the element type.
 //
-// The slice is memory of the library. It must not be written, and it is valid only until the tensor is closed or
-// collected. A deferred Close keeps it valid until the function returns:
+// The slice is memory of the library. It must not be written, and is valid only until the tensor is closed or collected
+// as garbage. A deferred Close keeps the slice valid until the function returns:
 //
 //	defer tensor.Close()
 //	elements, err := optimize.View[float32](tensor)
@@ -203,7 +211,7 @@ func View[T Element](t *Tensor) ([]T, error) {
 	return unsafe.Slice((*T)(unsafe.Pointer(&data[0])), len(data)/int(unsafe.Sizeof(zero))), nil
 }
 
-// Bytes returns a copy of the bytes of the elements; nil for a tensor of strings.
+// Bytes returns a copy of the bytes of the elements; nil for a tensor of strings or without elements.
 func (t *Tensor) Bytes() ([]byte, error) {
 	view, err := t.ViewBytes()
 	data := append([]byte(nil), view...)
@@ -211,8 +219,8 @@ func (t *Tensor) Bytes() ([]byte, error) {
 	return data, err
 }
 
-// ViewBytes returns the bytes of the elements without a copy; nil for a tensor of strings. The slice is memory of the
-// library, with the rules of [View].
+// ViewBytes returns the bytes of the elements without a copy; nil for a tensor of strings or without elements. The
+// slice is memory of the library, with the rules of [View].
 func (t *Tensor) ViewBytes() ([]byte, error) {
 	tensor, err := t.acquire()
 	if err != nil {
@@ -226,7 +234,8 @@ func (t *Tensor) ViewBytes() ([]byte, error) {
 	return unsafe.Slice((*byte)(C.optimize_tensor_data(tensor)), int(size)), nil
 }
 
-// Strings returns a copy of the elements of a tensor of strings. It fails with ErrInvalidArgument for other types.
+// Strings returns copies of the elements of a tensor of strings, in row-major order. It fails with ErrInvalidArgument
+// for a tensor of another type that has elements.
 func (t *Tensor) Strings() ([]string, error) {
 	tensor, err := t.acquire()
 	if err != nil {

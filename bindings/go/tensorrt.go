@@ -9,16 +9,16 @@ import (
 	"unsafe"
 )
 
-// Precision is the precision of a TensorRT engine.
+// Precision is the lowest precision in which the nodes of a TensorRT engine compute.
 type Precision int32
 
-// The precisions of engines.
+// The precisions of engines. All but FP32 need ONNX Runtime, which measures the error.
 const (
-	FP32 Precision = C.OPTIMIZE_PRECISION_FP32
-	FP16 Precision = C.OPTIMIZE_PRECISION_FP16
-	BF16 Precision = C.OPTIMIZE_PRECISION_BF16
-	INT8 Precision = C.OPTIMIZE_PRECISION_INT8
-	FP8  Precision = C.OPTIMIZE_PRECISION_FP8
+	FP32 Precision = C.OPTIMIZE_PRECISION_FP32 // the types of the model
+	FP16 Precision = C.OPTIMIZE_PRECISION_FP16 // float16 for matrix products, convolutions and the nodes around them
+	BF16 Precision = C.OPTIMIZE_PRECISION_BF16 // bfloat16 for the same nodes
+	INT8 Precision = C.OPTIMIZE_PRECISION_INT8 // 8-bit integers for matrix products and convolutions with a weight
+	FP8  Precision = C.OPTIMIZE_PRECISION_FP8  // float8 (e4m3) for the same nodes as INT8
 )
 
 // TensorRTBackend is the library that builds an engine.
@@ -26,46 +26,52 @@ type TensorRTBackend int32
 
 // The libraries that build engines.
 const (
-	TensorRTAuto        TensorRTBackend = C.OPTIMIZE_TENSORRT_AUTO        // the first available, in this order
-	TensorRTNvinfer     TensorRTBackend = C.OPTIMIZE_TENSORRT_NVINFER     // TensorRT 11, for the device of this machine
+	TensorRTAuto        TensorRTBackend = C.OPTIMIZE_TENSORRT_AUTO        // the first that can be used, in the order below
+	TensorRTNvinfer     TensorRTBackend = C.OPTIMIZE_TENSORRT_NVINFER     // TensorRT 11, which builds for the device here
 	TensorRTRTX         TensorRTBackend = C.OPTIMIZE_TENSORRT_RTX         // TensorRT-RTX 1, which needs no device
-	TensorRTONNXRuntime TensorRTBackend = C.OPTIMIZE_TENSORRT_ONNXRUNTIME // a model that contains engines
+	TensorRTONNXRuntime TensorRTBackend = C.OPTIMIZE_TENSORRT_ONNXRUNTIME // ONNX Runtime: a model with engines in it
 )
 
-// TensorRTOptions are the options of Context.BuildTensorRT.
+// TensorRTOptions are the options of Context.BuildTensorRT. A profile is a range of shapes of the inputs.
+// As many nodes stay fp32 as MaxError requires.
 type TensorRTOptions struct {
 	Precision           Precision
 	Backend             TensorRTBackend
-	OptimizationLevel   uint32   // 1 to 6 for TensorRT's levels 0 to 5; 0 for TensorRT's default
-	BatchSize           uint64   // batch size, if it is dynamic in the model
-	SequenceLength      uint64   // sequence length, if it is dynamic in the model
-	Dimensions          string   // sizes of dimensions, such as "batch=1:8:32,sequence=128"
-	MinShapes           string   // minimum shapes of inputs, such as "ids:1x16,mask:1x16"
-	OptShapes           string   // optimal shapes of inputs, for which TensorRT tunes the engine
-	MaxShapes           string   // maximum shapes of inputs
-	Profiles            string   // several profiles as JSON, instead of single shapes
+	OptimizationLevel   uint32   // TensorRT's builder optimization level plus 1, 1 to 6; 0 for TensorRT's default
+	BatchSize           uint64   // batch size, if it is dynamic in the model; 0 leaves it to the profiles
+	SequenceLength      uint64   // sequence length, if it is dynamic in the model; 0 leaves it to the profiles
+	Dimensions          string   // minimum, optimal and maximum sizes, such as "batch=1:8:32,sequence=128"; "" for none
+	MinShapes           string   // minimum shapes of inputs, such as "ids:1x16,mask:1x16"; "" for none
+	OptShapes           string   // optimal shapes of inputs, for which TensorRT tunes the engine; "" for none
+	MaxShapes           string   // maximum shapes of inputs; "" for none
+	Profiles            string   // several profiles as JSON (optimize_tensorrt_options_t in optimize.h); "" for none
 	Library             string   // folder of TensorRT's libraries; "" searches for them
 	TimingCache         string   // path of TensorRT's timing cache; "" for none
-	Workspace           uint64   // maximum memory of the workspace in bytes; 0 for no limit
+	Workspace           uint64   // maximum device memory of TensorRT's workspace in bytes; 0 for no limit
 	MaxError            float64  // maximum error relative to fp32; 0 for 0.01 (FP16), 0.08 (BF16), 0.15 (INT8 and FP8)
 	ComputeCapabilities []int32  // TensorRT-RTX: compute capabilities, such as 89 for 8.9; none for all
 	VersionCompatible   bool     // whether the engine also runs with later versions of TensorRT
 	HardwareCompatible  bool     // whether the engine runs on all devices from Ampere on
 	Strip               bool     // whether the weights are stripped from the engine
-	Refit               bool     // whether the weights can be replaced later
+	Refit               bool     // whether the weights of the engine can be replaced later
 	Sparsity            bool     // whether weights with a 2:4 pattern are used as sparse weights
 	Detailed            bool     // whether detailed information on layers is kept, for profilers
 	NoTF32              bool     // whether TensorFloat-32 is disabled
 	Force               bool     // whether the engine is built even if the existing one matches the options
-	RefuseMismatch      bool     // whether an existing engine that does not match is an error, ErrMismatch
+	RefuseMismatch      bool     // whether another existing engine is ErrMismatch, instead of being replaced
 	Threads             uint32   // number of threads of the measurements; 0 for that of the context
-	Calibration         string   // INT8 and FP8: path of a text or of tensors (X.safetensors); "" for built-in sentences
-	KeepFP32            []string // names of nodes, or of operators, that stay fp32
-	GraphOnly           bool     // whether only the graph for the engine is written, as an .onnx file
+	Calibration         string   // INT8, FP8: path of a text or tensors (X.safetensors); "" for built-in sentences
+	KeepFP32            []string // names of nodes or operators that stay fp32; none for no others
+	GraphOnly           bool     // whether to write only the graph for the engine, as an .onnx file, without TensorRT
 }
 
-// BuildTensorRT builds a TensorRT engine of a model and writes it to path, with a manifest next to it. An existing
-// engine that matches the model and the options is reused. It returns a report as JSON.
+// BuildTensorRT builds a TensorRT engine of a model and writes it to path, a file X.engine or a folder, with a manifest
+// next to it. An existing engine that matches model, library and options is kept. It returns a report as JSON.
+//
+// It fails with ErrBackendMissing if TensorRT is not found; with ErrDeviceMissing if the backend needs a device and
+// there is none; with ErrUnsupported for an unsupported version of TensorRT or operator; and with ErrInvalidArgument if
+// a dynamic dimension of an input has no range. It also fails with ErrGateNotMet if MaxError cannot be met; with
+// ErrMismatch as RefuseMismatch describes; and with ErrBackend if TensorRT fails.
 func (c *Context) BuildTensorRT(ctx context.Context, model *Model, path string, o *TensorRTOptions) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -129,9 +135,13 @@ func (c *Context) BuildTensorRT(ctx context.Context, model *Model, path string, 
 	return take(report), nil
 }
 
-// CheckTensorRT checks whether an engine can be used on this machine and, if model is not nil, whether it was built
-// from model. It returns the manifest of the engine as JSON. trust states that you trust the source of the engine,
-// which contains executable code; without it, the call fails with ErrUntrusted.
+// CheckTensorRT checks whether the engine file at path can be used on this machine and, if model is not nil, whether it
+// was built from model. It returns the manifest of the engine as JSON. trust states that you trust the source of the
+// engine, which contains executable code.
+//
+// It fails with ErrUntrusted if trust is false or there is no manifest; with ErrInvalidModel if the file does not match
+// its manifest or is not an engine; and with ErrMismatch if it belongs to another model, version or device. It also
+// fails with ErrBackendMissing if TensorRT is not found, and with ErrDeviceMissing if there is no device.
 func (c *Context) CheckTensorRT(ctx context.Context, path string, model *Model, trust bool) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -157,11 +167,12 @@ func (c *Context) CheckTensorRT(ctx context.Context, path string, model *Model, 
 	return take(manifest), nil
 }
 
-// TensorRTOpenOptions are the options for opening an engine. Without Trust, every engine is refused.
+// TensorRTOpenOptions are the options of Context.OpenTensorRT, Context.NewPackageEngine and Context.BenchmarkEngine.
+// Trust is required: without it, the calls fail with ErrUntrusted.
 type TensorRTOpenOptions struct {
-	Trust       bool   // whether you trust the source of the engine, which contains code
+	Trust       bool   // whether you trust the source of the engine, which contains executable code
 	DeviceID    uint32 // index of the device, from 0
-	ModelSHA256 string // SHA-256 of the model of the engine; "" accepts any
+	ModelSHA256 string // SHA-256 of the model from which the engine must have been built, in hexadecimal; "" for any
 	Library     string // folder of TensorRT's libraries; "" searches for them
 }
 
@@ -178,9 +189,11 @@ func (o *TensorRTOpenOptions) c(m *memory) C.optimize_tensorrt_open_options_t {
 	}
 }
 
-// OpenTensorRT creates a session of an engine file on a device. It fails with ErrUntrusted without Trust, with
-// ErrInvalidModel if the file does not match its manifest, with ErrMismatch if it belongs to another model, version or
-// device, and with ErrBackendMissing or ErrDeviceMissing without TensorRT or a device.
+// OpenTensorRT creates a session of the engine file at path on a device. ONNX Runtime is not needed. It fails with
+// ErrUntrusted if Trust is false or there is no manifest next to the file; with ErrInvalidModel if the file does not
+// match its manifest or is not an engine; and with ErrMismatch if it belongs to another model, version or device. It
+// also fails with ErrBackendMissing if TensorRT is not found; with ErrDeviceMissing if there is no such device; and
+// with ErrBackend if TensorRT cannot use the engine.
 func (c *Context) OpenTensorRT(ctx context.Context, path string, o *TensorRTOpenOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {

@@ -3,13 +3,14 @@ package optimize
 // #include <optimize.h>
 import "C"
 
-// Tokenizer encodes text to token ids and decodes token ids to text.
+// Tokenizer encodes text to token ids and decodes token ids to text. It is immutable.
 type Tokenizer struct {
 	*handle[*C.optimize_tokenizer_t]
 }
 
 // LoadTokenizer loads a tokenizer from tokenizer.json, or from the folder that contains it, with the settings of the
-// files next to it, such as tokenizer_config.json. It fails with ErrNotFound if there is no such file.
+// files next to it, such as tokenizer_config.json. It fails with ErrNotFound if there is no tokenizer.json, and with
+// ErrInvalidModel if a file is damaged or describes a tokenizer that is not supported.
 func LoadTokenizer(path string) (*Tokenizer, error) {
 	var m memory
 	defer m.free()
@@ -29,19 +30,19 @@ func newTokenizer(tokenizer *C.optimize_tokenizer_t) *Tokenizer {
 
 // EncodeOptions are the options of Tokenizer.Encode.
 type EncodeOptions struct {
-	NoSpecialTokens bool   // whether no special tokens ([CLS], <s> …) are added
-	MaxLength       uint32 // maximum number of tokens of a row; longer rows are truncated; 0 for no limit
+	NoSpecialTokens bool   // whether no special tokens, such as [CLS] or <s>, are added
+	MaxLength       uint32 // number of tokens, with special tokens, after which a row is truncated; 0 for no limit
 }
 
-// Encoding is a set of encoded texts: int64 tensors of shape [texts, longest row], padded on the right.
+// Encoding has encoded texts: three int64 tensors of shape [texts, length of the longest row], padded on the right.
 type Encoding struct {
 	IDs           *Tensor // token ids
 	AttentionMask *Tensor // attention mask: 1 for tokens, 0 for padding
 	TypeIDs       *Tensor // segment ids of BERT (token_type_ids)
 }
 
-// Inputs returns the tensors for the inputs of a session by name: input_ids, attention_mask and token_type_ids, as far
-// as wanted, the result of Session.Inputs, contains them.
+// Inputs returns the tensors for a run of a session, by name: those of input_ids, attention_mask and token_type_ids
+// that occur in wanted, which is the result of Session.Inputs. The tensors belong to the Encoding.
 func (e *Encoding) Inputs(wanted []ValueInfo) map[string]*Tensor {
 	all := map[string]*Tensor{"input_ids": e.IDs, "attention_mask": e.AttentionMask, "token_type_ids": e.TypeIDs}
 	inputs := map[string]*Tensor{}
@@ -53,7 +54,7 @@ func (e *Encoding) Inputs(wanted []ValueInfo) map[string]*Tensor {
 	return inputs
 }
 
-// Close closes the three tensors.
+// Close closes the three tensors. It always returns nil.
 func (e *Encoding) Close() error {
 	for _, t := range []*Tensor{e.IDs, e.AttentionMask, e.TypeIDs} {
 		t.Close()
@@ -61,7 +62,8 @@ func (e *Encoding) Close() error {
 	return nil
 }
 
-// Encode encodes texts to token ids, one row per text. It fails with ErrInvalidArgument if there are no texts.
+// Encode encodes texts to token ids, one row per text. It fails with ErrInvalidArgument if there are no texts, or if
+// MaxLength leaves no room for the special tokens, and with ErrLimitExceeded if a text is too long.
 func (t *Tokenizer) Encode(texts []string, o *EncodeOptions) (*Encoding, error) {
 	tokenizer, err := t.acquire()
 	if err != nil {
@@ -92,7 +94,7 @@ func (t *Tokenizer) Encode(texts []string, o *EncodeOptions) (*Encoding, error) 
 
 // DecodeOptions are the options of Tokenizer.Decode.
 type DecodeOptions struct {
-	KeepSpecialTokens bool // whether the text of special tokens is included
+	KeepSpecialTokens bool // whether the text of special tokens is included; otherwise, it is left out
 }
 
 // Decode decodes token ids to text. It fails with ErrInvalidArgument for a negative id or one of more than 32 bits.
@@ -120,7 +122,8 @@ func (t *Tokenizer) Decode(ids []int64, o *DecodeOptions) (string, error) {
 	return string(take(text)), nil
 }
 
-// VocabularySize returns the number of tokens in the vocabulary, including added tokens; 0 after Close.
+// VocabularySize returns the number of tokens in the vocabulary, including added tokens; 0 if the tokenizer is closed
+// or nil.
 func (t *Tokenizer) VocabularySize() int {
 	tokenizer, err := t.acquire()
 	if err != nil {

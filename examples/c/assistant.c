@@ -3,7 +3,8 @@
  *
  * The three lines nearest to the question are found by their vectors, and the reranker chooses one of them; "-" instead
  * of a reranker chooses the nearest. The entities of the line are printed, and the decoder answers the question with
- * the line. Without LINE, lines are read from standard input. No file is written, and no JSON is parsed.
+ * the line. Without LINE, lines are read from standard input; at most 10,000 lines are used. No file is written, and no
+ * JSON is parsed.
  */
 #include <optimize.h>
 
@@ -14,13 +15,14 @@
 enum { MOST_LINES = 10000, NEAREST = 3 };
 
 static optimize_context_t *context;
-static char *lines[MOST_LINES + 1]; /* the question comes first */
+static char *lines[MOST_LINES + 1]; /* the question, then the lines */
 static size_t count;
 
-/* Ends the program if a call failed, with its error, which is read here, after the call has written it. */
+/* Prints the error of a failed call, and ends the program. The error is passed by its address, because C may evaluate
+ * the arguments of `check` in any order, so that the value could be read before the call has written it. */
 static void check(optimize_status_t status, optimize_error_t *const *error) {
     if (status == OPTIMIZE_OK) return;
-    const char *place = optimize_error_place(*error); /* "" if there is none */
+    const char *place = optimize_error_place(*error); /* "" if the error has no place */
     fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(*error));
     exit(1);
 }
@@ -47,10 +49,11 @@ static void read_lines(void) {
     }
 }
 
-/* Writes the indices of the lines whose vectors are nearest to that of the question, and returns their number. */
+/* Writes the indices of the NEAREST lines whose vectors are nearest to that of the question, the nearest first, to
+ * `nearest`, and returns their number, which is less if there are fewer lines. */
 static size_t find(const char *path, size_t *nearest) {
     optimize_model_t *model = load(path);
-    optimize_embedder_options_t options = {.struct_size = sizeof options, .normalize = 1}; /* dot products: cosines */
+    optimize_embedder_options_t options = {.struct_size = sizeof options, .normalize = 1}; /* dot products = cosines */
     optimize_embedder_t *embedder = NULL;
     optimize_tensor_t *vectors = NULL;
     optimize_error_t *error = NULL;
@@ -63,7 +66,7 @@ static size_t find(const char *path, size_t *nearest) {
     for (size_t line = 1; line < count; line++) {
         float similarity = 0;
         for (size_t i = 0; i < width; i++) similarity += question[i] * question[line * width + i];
-        size_t at = found < NEAREST ? found++ : NEAREST; /* insertion into a sorted list */
+        size_t at = found < NEAREST ? found++ : NEAREST; /* position in the sorted list */
         for (; at > 0 && similarities[at - 1] < similarity; at--)
             if (at < NEAREST) similarities[at] = similarities[at - 1], nearest[at] = nearest[at - 1];
         if (at < NEAREST) similarities[at] = similarity, nearest[at] = line;
@@ -74,7 +77,7 @@ static size_t find(const char *path, size_t *nearest) {
     return found;
 }
 
-/* Returns the line to which a reranker gives the highest score. */
+/* Returns the index of the line to which a reranker gives the highest score. */
 static size_t rerank(const char *path, const size_t *nearest, size_t found) {
     optimize_model_t *model = load(path);
     optimize_classifier_t *classifier = NULL;
@@ -113,7 +116,7 @@ static void tag(const char *path, const char *text) {
     optimize_model_free(model);
 }
 
-/* Adds a text to a string of JSON. */
+/* Appends a text to a string literal of JSON in a buffer of `size` bytes, escaped, as far as there is room. */
 static void escape(char *json, size_t size, const char *text) {
     size_t at = strlen(json);
     for (; *text != '\0' && at + 16 < size; text++) {
@@ -125,7 +128,7 @@ static void escape(char *json, size_t size, const char *text) {
     json[at] = '\0';
 }
 
-/* Prints an answer to the question, or a call of the tool. */
+/* Prints the text that the decoder generates: an answer to the question, or a call of the tool "search". */
 static void answer(const char *path, const char *line) {
     optimize_model_t *model = load(path);
     optimize_chat_options_t chat = {.struct_size = sizeof chat, .thinking = OPTIMIZE_THINKING_OFF};

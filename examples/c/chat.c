@@ -11,12 +11,12 @@
 #include <string.h>
 
 static void fail(optimize_error_t *error) {
-    const char *place = optimize_error_place(error); /* "" if there is none */
+    const char *place = optimize_error_place(error); /* "" if the error has no place */
     fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     exit(1);
 }
 
-/* Prints the answer as it is generated. */
+/* The library calls this for each token of the answer, on the thread of the call. A value other than 0 would end it. */
 static int32_t print(void *user_data, const optimize_written_t *written) {
     (void)user_data;
     fwrite(written->text, 1, (size_t)written->text_size, stdout);
@@ -27,7 +27,7 @@ static int32_t print(void *user_data, const optimize_written_t *written) {
 /* Returns a user's message as JSON: quotes, backslashes and control characters are escaped. The caller frees it. */
 static char *as_message(const char *question) {
     static const char begin[] = "[{\"role\": \"user\", \"content\": \"", end[] = "\"}]";
-    char *json = malloc(sizeof begin + 6 * strlen(question) + sizeof end), *at = json; /* \u and 4 digits */
+    char *json = malloc(sizeof begin + 6 * strlen(question) + sizeof end), *at = json; /* 6 bytes per byte: \uXXXX */
     if (json == NULL) abort();
     at += sprintf(at, "%s", begin);
     for (; *question != '\0'; question++) {
@@ -40,7 +40,8 @@ static char *as_message(const char *question) {
     return json;
 }
 
-/* Reads a line without its end. Returns 0 at the end of the input. */
+/* Reads a line, without the newline, and returns 1; returns 0 at the end of the input. Ends the program if the line is
+ * longer than `size`. */
 static int read_line(char *line, size_t size) {
     if (fgets(line, (int)size, stdin) == NULL) return 0;
     size_t length = strcspn(line, "\n");

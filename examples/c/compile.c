@@ -1,8 +1,8 @@
 /*
  * compile MODEL PACKAGE
  *
- * Writes a package of a model for batches of 1 to 8 rows, and then opens it, as a program that runs the
- * model would.
+ * Writes a package of a model for batches of 1 to 8 rows, then opens the package like a program that runs the model,
+ * and prints its inputs.
  *
  *     cc -std=c11 compile.c -o compile $(pkg-config --cflags --libs optimize)
  */
@@ -10,7 +10,7 @@
 
 #include <stdio.h>
 
-/* All handles begin as NULL, and freeing NULL does nothing: on failure, go to the end and free everything. */
+/* Goes to `end` if a call fails. Everything is freed there: handles begin as NULL, and freeing NULL does nothing. */
 #define TRY(call)                            \
     do {                                     \
         if ((call) != OPTIMIZE_OK) goto end; \
@@ -43,7 +43,7 @@ int main(int argc, char **argv) {
     failed = 0;
 end:
     if (failed) {
-        const char *place = optimize_error_place(error); /* "" if there is none */
+        const char *place = optimize_error_place(error); /* "" if the error has no place */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     optimize_error_free(error);

@@ -11,13 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* All handles begin as NULL, and freeing NULL does nothing: on failure, go to the end and free everything. */
+/* Goes to `end` if a call fails. Everything is freed there: handles begin as NULL, and freeing NULL does nothing. */
 #define TRY(call)                            \
     do {                                     \
         if ((call) != OPTIMIZE_OK) goto end; \
     } while (0)
 
-/* Returns a whole file, to be freed; NULL if it cannot be read. */
+/* Returns the content of a file, which the caller frees, and writes its size; NULL if the file cannot be read. */
 static char *read_file(const char *path, size_t *size) {
     FILE *file = fopen(path, "rb");
     char *text = NULL;
@@ -31,7 +31,8 @@ static char *read_file(const char *path, size_t *size) {
     return text;
 }
 
-/* The library calls this after each step, on the thread of the call. A value other than 0 would end the training. */
+/* The library calls this after each step and each validation, on the thread of the call. A value other than 0 would end
+ * the training. */
 static int32_t show(void *user_data, const optimize_training_step_t *step) {
     (void)user_data;
     printf("%s %d of %d: loss %.4f\n", step->is_validation ? "validation after step" : "step", (int)step->step,
@@ -64,7 +65,7 @@ int main(int argc, char **argv) {
     failed = 0;
 end:
     if (failed) {
-        const char *place = optimize_error_place(error); /* "" if there is none */
+        const char *place = optimize_error_place(error); /* "" if the error has no place */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     optimize_error_free(error);

@@ -1,7 +1,7 @@
 /*
  * ensemble PROMPT MODEL MODEL ...
  *
- * Generates one text with several models: at each token, their probabilities are averaged. The models must
+ * Generates one text with two to eight models: their probabilities for each token are averaged. The models must
  * generate text, and have the same vocabulary.
  *
  *     cc -std=c11 ensemble.c -o ensemble $(pkg-config --cflags --libs optimize)
@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* All handles begin as NULL, and freeing NULL does nothing: on failure, go to the end and free everything. */
+/* Goes to `end` if a call fails. Everything is freed there: handles begin as NULL, and freeing NULL does nothing. */
 #define TRY(call)                            \
     do {                                     \
         if ((call) != OPTIMIZE_OK) goto end; \
@@ -53,7 +53,7 @@ int main(int argc, char **argv) {
     failed = 0;
 end:
     if (failed) {
-        const char *place = optimize_error_place(error); /* "" if there is none */
+        const char *place = optimize_error_place(error); /* "" if the error has no place */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     optimize_error_free(error);

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* All handles begin as NULL, and freeing NULL does nothing: on failure, go to the end and free everything. */
+/* Goes to `end` if a call fails. Everything is freed there: handles begin as NULL, and freeing NULL does nothing. */
 #define TRY(call)                            \
     do {                                     \
         if ((call) != OPTIMIZE_OK) goto end; \
@@ -47,7 +47,7 @@ int main(int argc, char **argv) {
     failed = 0;
 end:
     if (failed) {
-        const char *place = optimize_error_place(error); /* "" if there is none */
+        const char *place = optimize_error_place(error); /* "" if the error has no place */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     optimize_error_free(error);

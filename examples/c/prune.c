@@ -2,9 +2,9 @@
  * prune MODEL OUTPUT [CALIBRATION]
  *
  * Removes 30 % of the neurons, channels and heads of a model, saves the result, and compares it with the original.
- * With CALIBRATION (a text file; MODEL then needs its tokenizer.json next to it), the units that matter least for
- * this text are removed, and their readers are fitted to compensate, which loses much less. The benchmark report is
- * written to stdout, everything else to stderr.
+ * With CALIBRATION, a text file, those that matter least for this text are removed, and the weights that read the
+ * remaining ones are fitted to compensate, which loses much less quality; MODEL then needs its tokenizer.json next to
+ * it. The report of the benchmark is written to stdout, everything else to stderr.
  *
  *     cc -std=c11 prune.c -o prune $(pkg-config --cflags --libs optimize)
  */
@@ -13,13 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* All handles begin as NULL, and freeing NULL does nothing: on failure, go to the end and free everything. */
+/* Goes to `end` if a call fails. Everything is freed there: handles begin as NULL, and freeing NULL does nothing. */
 #define TRY(call)                            \
     do {                                     \
         if ((call) != OPTIMIZE_OK) goto end; \
     } while (0)
 
-/* Returns a whole file, to be freed; NULL if it cannot be read. */
+/* Returns the content of a file, which the caller frees, and writes its size; NULL if the file cannot be read. */
 static char *read_file(const char *path, size_t *size) {
     FILE *file = fopen(path, "rb");
     char *text = NULL;
@@ -69,7 +69,7 @@ int main(int argc, char **argv) {
     failed = 0;
 end:
     if (failed) {
-        const char *place = optimize_error_place(error); /* "" if there is none */
+        const char *place = optimize_error_place(error); /* "" if the error has no place */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     optimize_error_free(error);

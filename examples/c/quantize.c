@@ -1,9 +1,9 @@
 /*
  * quantize MODEL OUTPUT [TEXT]
  *
- * Quantizes a text model to int8, saves it, runs original and result on TEXT with the tokenizer.json next to MODEL,
- * and benchmarks them against each other. Without a tokenizer, it only runs the benchmark, on generated inputs. The
- * benchmark report is written to stdout, everything else to stderr.
+ * Quantizes a text model to int8, saves the result, runs original and result on TEXT with the tokenizer.json next to
+ * MODEL, and compares them in a benchmark. Without a tokenizer, there is only the benchmark, on generated inputs. The
+ * report of the benchmark is written to stdout, everything else to stderr.
  *
  *     cc -std=c11 quantize.c -o quantize $(pkg-config --cflags --libs optimize) -lm
  */
@@ -14,20 +14,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* All handles begin as NULL, and freeing NULL does nothing: on failure, go to the end and free everything. */
+/* Goes to `end` if a call fails. Everything is freed there: handles begin as NULL, and freeing NULL does nothing. */
 #define TRY(call)                            \
     do {                                     \
         if ((call) != OPTIMIZE_OK) goto end; \
     } while (0)
 
-/* The library calls this on the thread of the call, at most 20 times a second. A value other than 0 would cancel. */
+/* The library calls this on the thread of the call, at most 20 times a second, and at the beginning and the end of each
+ * stage. A value other than 0 would cancel the call. */
 static int32_t show_progress(void *user_data, const char *stage, uint64_t done, uint64_t total) {
     (void)user_data;
     fprintf(stderr, "\r%s %3d %%%s", stage, total ? (int)(100 * done / total) : 0, done == total ? "\n" : "");
     return 0;
 }
 
-/* Loads the tokenizer.json in the model's folder. A missing one is not an error: *tokenizer stays NULL. */
+/* Loads tokenizer.json from the model's folder. If there is no such file, *tokenizer stays NULL, without an error. */
 static optimize_status_t load_tokenizer_beside(const char *model, optimize_tokenizer_t **tokenizer,
                                                optimize_error_t **error) {
     static const char name[] = "tokenizer.json";
@@ -46,10 +47,10 @@ static optimize_status_t load_tokenizer_beside(const char *model, optimize_token
     return OPTIMIZE_OK;
 }
 
-/* The model's inputs by their usual names, in the order of optimize_tokenizer_encode. */
+/* The usual names of the inputs of text models, in the order of the results of optimize_tokenizer_encode. */
 static const char *const input_names[3] = {"input_ids", "attention_mask", "token_type_ids"};
 
-/* Runs a model on an encoded text and returns its last output, the embedding of a sentence model. */
+/* Runs a model on an encoded text, and writes its last output, which is the embedding in models for sentences. */
 static optimize_status_t run(const optimize_context_t *context, const optimize_model_t *model,
                              optimize_tensor_t *const text[3], optimize_tensor_t **output, optimize_error_t **error) {
     optimize_session_t *session = NULL;
@@ -59,7 +60,7 @@ static optimize_status_t run(const optimize_context_t *context, const optimize_m
     size_t used = 0;
     optimize_status_t status = optimize_session_new(context, model, NULL, NULL, &session, error);
     if (status != OPTIMIZE_OK) return status;
-    /* Not every model has inputs for mask and token type ids. */
+    /* Only inputs that the model has may be given; not every model has all three. */
     for (size_t i = 0; i < optimize_session_input_count(session); i++) {
         if ((status = optimize_session_input(session, i, &info, error)) != OPTIMIZE_OK) goto end;
         for (size_t j = 0; j < 3; j++) {
@@ -70,14 +71,14 @@ static optimize_status_t run(const optimize_context_t *context, const optimize_m
     }
     status = optimize_session_output(session, optimize_session_output_count(session) - 1, &info, error);
     if (status != OPTIMIZE_OK) goto end;
-    /* If an unknown input is missing, the error will name it. */
+    /* If the model has another required input, the error names it. */
     status = optimize_session_run(session, names, inputs, used, &info.name, 1, NULL, output, error);
 end:
     optimize_session_free(session);
     return status;
 }
 
-/* Returns the cosine of two float outputs. */
+/* Returns the cosine of two float32 outputs; NAN for other types, or if their sizes differ. */
 static double cosine(const optimize_tensor_t *a, const optimize_tensor_t *b) {
     const float *x = optimize_tensor_data(a), *y = optimize_tensor_data(b);
     size_t count = optimize_tensor_size(a) / sizeof *x;
@@ -127,7 +128,7 @@ int main(int argc, char **argv) {
     failed = 0;
 end:
     if (failed) {
-        const char *place = optimize_error_place(error); /* "" if there is none */
+        const char *place = optimize_error_place(error); /* "" if the error has no place */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     optimize_error_free(error);

@@ -60,13 +60,13 @@ int main(int argc, char **argv) {
         fprintf(stderr, "%zu outputs are more than this example has room for\n", count);
         goto end;
     }
-    /* No names: all outputs, in the model's order. */
+    /* NULL instead of output names requests all outputs, in the order of the model. */
     if (optimize_session_run(session, names, inputs, INPUTS, NULL, count, NULL, outputs, &error) != OPTIMIZE_OK) goto end;
     for (size_t i = 0; i < count; i++) print_output(session, i, outputs[i]);
     failed = 0;
 end:
     if (error) {
-        const char *place = optimize_error_place(error); /* "" if there is none */
+        const char *place = optimize_error_place(error); /* "" if the error has no place */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     optimize_error_free(error);

@@ -10,13 +10,14 @@
 
 #include <stdio.h>
 
-/* All handles begin as NULL, and freeing NULL does nothing: on failure, go to the end and free everything. */
+/* Goes to `end` if a call fails. Everything is freed there: handles begin as NULL, and freeing NULL does nothing. */
 #define TRY(call)                            \
     do {                                     \
         if ((call) != OPTIMIZE_OK) goto end; \
     } while (0)
 
-/* Returns 1 if the only cause of an error is that there is no TensorRT or no GPU here, otherwise 0. */
+/* Returns 1 for an error of a machine on which TensorRT or a GPU is missing or has an unsupported version, which is not
+ * a failure of this example; otherwise 0. */
 static int missing(const optimize_error_t *error) {
     switch (optimize_error_status(error)) {
     case OPTIMIZE_BACKEND_MISSING:
@@ -47,7 +48,7 @@ int main(int argc, char **argv) {
     failed = 0;
 end:
     if (failed) {
-        const char *place = optimize_error_place(error); /* "" if there is none */
+        const char *place = optimize_error_place(error); /* "" if the error has no place */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     if (failed && missing(error)) failed = 0;

@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::size_t most_found = 3;
 
-// Returns the lines from the standard input.
+// Returns the lines of the standard input that are not empty.
 std::vector<std::string> read_lines() {
     std::vector<std::string> lines;
     for (std::string line; std::getline(std::cin, line);)
@@ -28,7 +28,7 @@ std::vector<std::string> read_lines() {
     return lines;
 }
 
-// Returns the lines whose vectors are nearest to that of the question, the nearest first.
+// Returns the most_found lines whose vectors are nearest to that of the question, the nearest first.
 std::vector<std::string> find(const optimize::Context &context, const std::string &path, const std::string &question,
                               const std::vector<std::string> &lines) {
     const optimize::Model model(context, path);
@@ -77,7 +77,7 @@ void tag(const optimize::Context &context, const std::string &path, const std::s
         std::cout << "  " << span.label << ": " << text.substr(span.start, span.end - span.start) << '\n';
 }
 
-// Returns an answer to the question, or a call of the tool.
+// Returns the text that the decoder generates: an answer to the question, or a call of the tool "search".
 std::string answer(const optimize::Context &context, const std::string &path, const std::string &question,
                    const std::string &line) {
     const optimize::Model model(context, path);

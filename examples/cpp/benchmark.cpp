@@ -1,6 +1,7 @@
 // benchmark ORIGINAL RESULT
 //
-// Compares two models: speed, load time, memory, size, and how close their outputs are. The report is JSON.
+// Compares two models: speed, load time, memory, size, and how close their outputs are. It prints the report,
+// which is JSON.
 //
 //     c++ -std=c++17 benchmark.cpp -o benchmark $(pkg-config --cflags --libs optimize)
 #include <optimize.hpp>

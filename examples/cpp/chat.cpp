@@ -11,7 +11,8 @@
 
 namespace {
 
-// Returns the next question: an argument, or a line of the terminal if there were no arguments.
+// Writes the next question, an argument, or a line of the terminal if there were no arguments, to `question`. Returns
+// false if there is no further question.
 bool ask(int argc, char **argv, int turn, std::string &question) {
     if (argc > 2) {
         if (turn >= argc) return false;
@@ -36,7 +37,7 @@ int main(int argc, char **argv) try {
     optimize::GenerateOptions options;
     options.max_new_tokens = 200;
     options.rendered = true;
-    // Prints the answer as it is generated; a closed pipe ends it.
+    // Prints a token of the answer. If standard output is closed, the result is false, which ends the answer.
     options.on_token = [](const optimize::Written &written) {
         return static_cast<bool>(std::cout << written.text << std::flush);
     };

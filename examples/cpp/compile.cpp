@@ -1,7 +1,7 @@
 // compile MODEL PACKAGE
 //
-// Writes a package of a model for batches of 1 to 8 rows, and then opens it, as a program that runs the
-// model would.
+// Writes a package of a model for batches of 1 to 8 rows, then opens the package like a program that runs the model,
+// and prints its inputs.
 //
 //     c++ -std=c++17 compile.cpp -o compile $(pkg-config --cflags --libs optimize)
 #include <optimize.hpp>

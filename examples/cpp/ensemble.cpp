@@ -24,7 +24,7 @@ int main(int argc, char **argv) try {
     auto generator = ensemble.generator(context);
     optimize::GenerateOptions options;
     options.max_new_tokens = 24;
-    // Prints the text while it is generated; a closed pipe ends it.
+    // Prints a token of the text. If standard output is closed, the result is false, which ends the text.
     options.on_token = [](const optimize::Written &written) {
         return static_cast<bool>(std::cout << written.text << std::flush);
     };

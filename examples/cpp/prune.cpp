@@ -1,9 +1,9 @@
 // prune MODEL OUTPUT [CALIBRATION]
 //
 // Removes 30 % of the neurons, channels and heads of a model, saves the result, and compares it with the original.
-// With CALIBRATION (a text file; MODEL then needs its tokenizer.json next to it), the units that matter least for
-// this text are removed, and their readers are fitted to compensate, which loses much less. The benchmark report is
-// written to stdout, everything else to stderr.
+// With CALIBRATION, a text file, those that matter least for this text are removed, and the weights that read the
+// remaining ones are fitted to compensate, which loses much less quality; MODEL then needs its tokenizer.json next to
+// it. The report of the benchmark is written to stdout, everything else to stderr.
 //
 //     c++ -std=c++17 prune.cpp -o prune $(pkg-config --cflags --libs optimize)
 #include <optimize.hpp>

@@ -1,8 +1,8 @@
 // quantize MODEL OUTPUT [TEXT]
 //
-// Quantizes a text model to int8, saves it, runs original and result on TEXT with the tokenizer.json next to MODEL,
-// and benchmarks them against each other. Without a tokenizer, it only runs the benchmark, on generated inputs. The
-// benchmark report is written to stdout, everything else to stderr.
+// Quantizes a text model to int8, saves the result, runs original and result on TEXT with the tokenizer.json next to
+// MODEL, and compares them in a benchmark. Without a tokenizer, there is only the benchmark, on generated inputs. The
+// report of the benchmark is written to stdout, everything else to stderr.
 //
 //     c++ -std=c++17 quantize.cpp -o quantize $(pkg-config --cflags --libs optimize)
 #include <optimize.hpp>
@@ -14,29 +14,30 @@
 
 namespace {
 
-// Called on the thread that made the call, at most 20 times a second. Returning false would cancel.
+// The library calls this on the thread of the call, at most 20 times a second, and at the beginning and the end of each
+// stage. Returning false would cancel the call.
 bool show_progress(std::string_view stage, std::uint64_t done, std::uint64_t total) {
     std::cerr << '\r' << stage << ' ' << (total ? 100 * done / total : 0) << " %" << (done == total ? "\n" : "");
     return true;
 }
 
-// Returns the tokenizer.json in the model's folder, if there is one.
+// Loads tokenizer.json from the model's folder, and returns the tokenizer; nullopt if there is no such file.
 std::optional<optimize::Tokenizer> tokenizer_beside(const std::string &model) {
     const auto path = std::filesystem::path(model).parent_path() / "tokenizer.json";
     if (!std::filesystem::exists(path)) return std::nullopt;
     return optimize::Tokenizer(path.string());
 }
 
-// Runs a model on an encoded text and returns its last output, the embedding of a sentence model.
+// Runs a model on an encoded text, and returns its last output, which is the embedding in models for sentences.
 optimize::Tensor run(const optimize::Context &context, const optimize::Model &model, const optimize::Encoded &text) {
     optimize::Session session(context, model);
     std::vector<optimize::Input> inputs;
-    for (const auto &info : session.inputs()) { // not every model has inputs for mask and token type ids
+    for (const auto &info : session.inputs()) { // not every model has all three inputs
         if (info.name == "input_ids") inputs.push_back({info.name, text.ids});
         if (info.name == "attention_mask") inputs.push_back({info.name, text.attention_mask});
         if (info.name == "token_type_ids") inputs.push_back({info.name, text.type_ids});
     }
-    // If an unknown input is missing, the error will name it.
+    // If the model has another required input, the error names it.
     return std::move(session.run(inputs, {session.outputs().back().name})[0]);
 }
 

@@ -24,7 +24,7 @@ int main(int argc, char **argv) try {
     return 0;
 } catch (const optimize::Error &error) {
     std::cerr << error.what() << '\n';
-    // Without TensorRT or a GPU, the message says so.
+    // On a machine without a supported TensorRT and GPU, the error is not a failure of this example.
     const auto status = error.status();
     const bool missing = status == optimize::Status::backend_missing || status == optimize::Status::device_missing ||
                          status == optimize::Status::unsupported;

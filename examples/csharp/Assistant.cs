@@ -20,7 +20,7 @@ internal static class Assistant
         "[{\"type\": \"function\", \"function\": {\"name\": \"search\", \"description\": \"Finds lines.\"," +
         "\"parameters\": {\"type\": \"object\", \"properties\": {\"words\": {\"type\": \"string\"}}}}}]";
 
-    // UTF-8 whatever the system's encoding is, without a byte order mark.
+    // Input and output are UTF-8 without a byte order mark, whatever the encoding of the system is.
     private static readonly Encoding Utf8 = new UTF8Encoding(false);
 
     private static int Main(string[] args)
@@ -44,7 +44,7 @@ internal static class Assistant
         }
     }
 
-    // Returns the lines of the standard input.
+    // Returns the lines of the standard input that are not empty.
     private static List<string> ReadLines()
     {
         var lines = new List<string>();
@@ -69,7 +69,7 @@ internal static class Assistant
         }
     }
 
-    // Returns the lines whose vectors are nearest to that of the question, the nearest first.
+    // Returns the MostFound lines whose vectors are nearest to that of the question, the nearest first.
     private static List<string> Find(Context context, string path, string question, List<string> lines)
     {
         // Dot products of normalized vectors are cosines.
@@ -111,7 +111,7 @@ internal static class Assistant
             return tagger.Tag(new[] { text })[0];
     }
 
-    // Returns an answer to the question, or a call of the tool.
+    // Returns the text that the decoder generates: an answer to the question, or a call of the tool "search".
     private static string Answer(Context context, string path, string question, string line)
     {
         var messages = new[] { new Message("user", line + " " + question) };

@@ -1,4 +1,5 @@
-// Compares two models: speed, load time, memory, size, and how close their outputs are. The report is JSON.
+// Compares two models: speed, load time, memory, size, and how close their outputs are. It prints the report,
+// which is JSON.
 //
 //     Benchmark.exe ORIGINAL RESULT
 

@@ -14,7 +14,7 @@ using Optimize;
 
 internal static class Chat
 {
-    // UTF-8 whatever the system's encoding is, without a byte order mark.
+    // Input and output are UTF-8 without a byte order mark, whatever the encoding of the system is.
     private static readonly Encoding Utf8 = new UTF8Encoding(false);
 
     private static int Main(string[] args)
@@ -44,7 +44,7 @@ internal static class Chat
         using (var output = new StreamWriter(Console.OpenStandardOutput(), Utf8) { AutoFlush = true })
         {
             var options = new GenerateOptions { MaxNewTokens = 200, Rendered = true };
-            // Prints the answer as it is generated.
+            // Prints each token of the answer when it is generated. A result of false would end the answer.
             options.OnToken = written =>
             {
                 output.Write(written.Text);

@@ -1,5 +1,5 @@
-// Writes a package of a model for batches of 1 to 8 rows, and then opens it, as a program that runs the
-// model would.
+// Writes a package of a model for batches of 1 to 8 rows, then opens the package like a program that runs the model,
+// and prints its inputs.
 //
 //     Compile.exe MODEL PACKAGE
 

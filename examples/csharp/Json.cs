@@ -6,7 +6,7 @@ using System.Collections.Generic;
 using System.Globalization;
 using System.Text;
 
-/// <summary>JSON as dictionaries, lists, strings, doubles, bools and null.</summary>
+/// <summary>A parser of JSON, whose values are dictionaries, lists, strings, doubles, bools and null.</summary>
 internal sealed class Json
 {
     private readonly string text;
@@ -22,7 +22,7 @@ internal sealed class Json
         return value;
     }
 
-    /// <summary>Returns the value at a path of keys; null if there is none.</summary>
+    /// <summary>Returns the value at a path of keys; null if there is no such value.</summary>
     internal static object Find(object json, params string[] path)
     {
         foreach (var key in path)

@@ -1,4 +1,4 @@
-// Quantizes a model to int8, saves it, runs it on a text and compares it with the original.
+// Quantizes a model to int8, saves the result, runs it on a text, and compares it with the original.
 //
 //     Quantize.exe MODEL.onnx OUTPUT.onnx
 //
@@ -21,7 +21,7 @@ internal static class Quantize
             Console.Error.WriteLine("usage: Quantize.exe MODEL.onnx OUTPUT.onnx");
             return 2;
         }
-        // Ctrl-C ends the current call; no incomplete file is left.
+        // Ctrl-C cancels the current call, which leaves no incomplete file.
         using (var stop = new CancellationTokenSource())
         {
             Console.CancelKeyPress += (sender, e) =>
@@ -107,7 +107,8 @@ internal static class Quantize
         Console.WriteLine("cosine     {0,32:0.0000}", Json.Find(report, "quality", "cosine"));
     }
 
-    /// <summary>Prints at once, unlike System.Progress, which reports later and on another thread.</summary>
+    /// <summary>Prints progress during the report, unlike System.Progress, which reports later and on another
+    /// thread.</summary>
     private sealed class Percent : IProgress<Progress>
     {
         public void Report(Progress p)

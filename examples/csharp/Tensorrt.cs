@@ -35,7 +35,8 @@ internal static class TensorrtProgram
             Console.WriteLine(context.BuildTensorRt(model, path, options));
     }
 
-    /// <summary>Returns whether the only cause of an error is that there is no TensorRT or no GPU here.</summary>
+    /// <summary>Returns whether a status is that of a machine on which TensorRT or a GPU is missing or has an
+    /// unsupported version, which is not a failure of this example.</summary>
     private static bool Missing(Status status)
     {
         return status == Status.BackendMissing || status == Status.DeviceMissing || status == Status.Unsupported;

@@ -1,4 +1,4 @@
-// The tests of generators, on SmolLM2 out of its GGUF file. Needs OPTIMIZE_TEST_DEPS (tests/run.sh).
+// The tests of generators, with SmolLM2 from its GGUF file. They need OPTIMIZE_TEST_DEPS, which tests/run.sh sets.
 
 using System;
 using System.Collections.Generic;
@@ -10,12 +10,12 @@ using static Tap;
 
 internal static class GeneratorTests
 {
-    private const string Count = "One, two, three, four,"; // it goes on: five, six, seven, eight, and nine, ...
+    private const string Count = "One, two, three, four,"; // the model continues: five, six, seven, eight, ...
 
     private static string models;
     private static Context context;
     private static Model model;
-    private static Generator generator; // shared: a test begins with the rows it needs
+    private static Generator generator; // shared by all tests; a test discards the rows of the test before
 
     private static int Main()
     {
@@ -32,13 +32,13 @@ internal static class GeneratorTests
             APackageKeepsItsShapes, RecipesAreApplied, SessionsSayWhatTheyRunOn);
     }
 
-    /// <summary>The rows of a report.</summary>
+    /// <summary>Returns the generations in a report, one per row.</summary>
     private static List<object> Rows(string report)
     {
         return (List<object>)Json.Find(Json.Parse(report), "generations");
     }
 
-    /// <summary>What is written after a prompt.</summary>
+    /// <summary>Returns the generation after a prompt.</summary>
     private static object Write(string prompt, GenerateOptions options)
     {
         return Rows(generator.Generate(new[] { prompt }, options)).Single();
@@ -287,7 +287,7 @@ internal static class GeneratorTests
         };
         var e = Throws<FormatException>(() => Write(Count, options));
         Check(e.Message == "out of OnToken" && calls == 2, e.Message + " after " + calls);
-        // The text generated so far is not lost.
+        // The tokens before the exception are not lost.
         var rest = Tokens(Rows(generator.Run(AtMost(6))).Single());
         Check(rest.SequenceEqual(Tokens(Write(Count, AtMost(8))).Skip(2)), "it went on otherwise");
     }
@@ -315,7 +315,7 @@ internal static class GeneratorTests
     {
         var told = new List<float>();
         var options = AtMost(4);
-        options.Logprobs = 3; // that of the token, and two more
+        options.Logprobs = 3; // log-probabilities of the generated token and of the two most probable ones
         options.OnToken = written =>
         {
             told.Add(written.Logprob);

@@ -1,4 +1,4 @@
-// Functions for programs that embed the library: spans, values of reports, messages and counters.
+// The tests of functions for programs that embed the library: spans, values of reports, log messages and counters.
 
 using System;
 using System.Collections.Generic;

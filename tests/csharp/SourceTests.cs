@@ -1,4 +1,5 @@
-// The tests of sources, sinks, limits of memory and runs into arrays. Needs OPTIMIZE_TEST_DEPS (tests/run.sh).
+// The tests of sources, sinks, memory limits and runs into arrays. They need OPTIMIZE_TEST_DEPS, which
+// tests/run.sh sets.
 
 using System;
 using System.Collections.Generic;
@@ -27,7 +28,7 @@ internal static class SourceTests
             SessionsWithinALimit);
     }
 
-    /// <summary>The vector of a text, written to an array.</summary>
+    /// <summary>Returns the vector of a text, which RunInto writes to an array.</summary>
     private static float[] Embed(Model model)
     {
         using (var session = context.CreateSession(model))
@@ -44,7 +45,7 @@ internal static class SourceTests
         }
     }
 
-    /// <summary>A stream that leaves its bytes in a dictionary.</summary>
+    /// <summary>A stream that passes its bytes to a function when it is disposed of.</summary>
     private sealed class Kept : MemoryStream
     {
         private readonly Action<byte[]> keep;

@@ -1,4 +1,5 @@
-// The tests of sequences of tokens, tasks and views. Needs OPTIMIZE_TEST_DEPS and OPTIMIZE_TEST_TMP (tests/run.sh).
+// The tests of sequences of tokens, tasks and views. They need OPTIMIZE_TEST_DEPS and OPTIMIZE_TEST_TMP, which
+// tests/run.sh sets.
 
 using System;
 using System.Collections.Generic;
@@ -154,7 +155,7 @@ internal static class StreamTests
         Throws<ObjectDisposedException>(() => tensor.View());
     }
 
-    // Mono scans stacks conservatively, which keeps a few objects alive.
+    // Finalizers free most views that nobody disposes of. Mono scans stacks conservatively, which keeps a few alive.
     private static void ForgottenViewsAreFreed()
     {
         var lent = new List<WeakReference>();

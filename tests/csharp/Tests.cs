@@ -1,5 +1,5 @@
-// The tests of the binding but for generators (GeneratorTests.cs). Needs OPTIMIZE_TEST_DEPS and OPTIMIZE_TEST_TMP
-// (tests/run.sh).
+// The tests of the binding, except those in the other files of this folder. They need OPTIMIZE_TEST_DEPS and
+// OPTIMIZE_TEST_TMP, which tests/run.sh sets.
 
 using System;
 using System.Collections.Generic;
@@ -37,7 +37,8 @@ internal static class Tests
             EnginesInModelsOfStrangersAreRefused);
     }
 
-    /// <summary>The sentence embedding of a text: the output of two dimensions and type float.</summary>
+    /// <summary>Runs a session on a text, and returns the sentence embedding: the float32 output with two
+    /// dimensions.</summary>
     private static float[] Embed(Session session, string text)
     {
         using (var tokens = tokenizer.Encode(new[] { text }))
@@ -109,7 +110,7 @@ internal static class Tests
         }
     }
 
-    /// <summary>A call that would take minutes.</summary>
+    /// <summary>Makes a call that would take minutes if nothing ended it.</summary>
     private static void Long(Call call)
     {
         context.Benchmark(model, model, new BenchmarkOptions { Runs = 1000000, MaxMilliseconds = 1000000 }, call);
@@ -413,7 +414,7 @@ internal static class Tests
         var own = Context.Create();
         Throws<ArgumentNullException>(() => own.CreateEmbedder(null));
         own.Dispose();
-        // A use that P/Invoke has counted before it threw would keep the context open.
+        // P/Invoke would throw only after it has counted a use of the context, which would then stay open.
         Check(own.IsClosed, "the context survives Dispose");
         Throws<ArgumentException>(() => context.Load("a\0b"));
         Throws<ArgumentException>(() => context.Load("a lone surrogate: \ud800"));
@@ -494,8 +495,8 @@ internal static class Tests
     private static WeakReference BorrowAndDrop()
     {
         WeakReference weak = null;
-        // This runs on a separate thread, so that no reference remains on the stack of this one, which Mono scans
-        // conservatively.
+        // Mono scans stacks conservatively. On a separate thread, whose stack ends with it, no reference to the array
+        // remains.
         var thread = new Thread(() =>
         {
             var elements = new long[1 << 20];
@@ -656,7 +657,7 @@ internal static class Tests
         return long.Parse(File.ReadAllText("/proc/self/statm").Split(' ')[1]) * Environment.SystemPageSize;
     }
 
-    // Nobody disposes of anything here: the finalizers do.
+    // Creates objects of which nobody disposes, so that the finalizers must free them.
     private static void Litter(int rounds)
     {
         for (int i = 0; i < rounds; i++)
@@ -681,7 +682,8 @@ internal static class Tests
         Check(grown < 300 << 20, "the process has grown by " + (grown >> 20) + " MiB");
     }
 
-    // The collector runs all the time while handles are made, used and dropped: none may be freed under a call.
+    // The garbage collector runs all the time while handles are made, used and dropped. It must not free a handle that
+    // a call uses.
     private static void CollectorDuringCalls()
     {
         bool stop = false;

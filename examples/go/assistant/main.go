@@ -39,7 +39,7 @@ func main() {
 	}
 }
 
-// readLines returns the lines of the standard input.
+// readLines returns the lines of the standard input that are not empty.
 func readLines() (lines []string, err error) {
 	input := bufio.NewScanner(os.Stdin)
 	for input.Scan() {
@@ -80,7 +80,7 @@ func run(ctx context.Context, paths []string, question string, lines []string) e
 	return err
 }
 
-// find returns the lines whose vectors are nearest to that of the question, the nearest first.
+// find returns the mostFound lines whose vectors are nearest to that of the question, the nearest first.
 func find(ctx context.Context, library *optimize.Context, path, question string, lines []string) ([]string, error) {
 	model, err := library.Load(ctx, path)
 	if err != nil {
@@ -181,7 +181,7 @@ var tools = []object{{"type": "function", "function": object{
 	"parameters": object{"type": "object", "properties": object{"words": object{"type": "string"}}},
 }}}
 
-// answer returns an answer to the question, or a call of the tool.
+// answer returns the text that the decoder generates: an answer to the question, or a call of the tool "search".
 func answer(ctx context.Context, library *optimize.Context, path, question, line string) (string, error) {
 	model, err := library.Load(ctx, path)
 	if err != nil {

@@ -27,7 +27,8 @@ func main() {
 	}
 }
 
-// questions returns the next one at each call: an argument, or a line of the terminal if there were no arguments.
+// questions returns a function that returns the next question, an argument, or a line of the terminal if there are no
+// arguments; and false if there is no further question.
 func questions(arguments []string) func() (string, bool) {
 	if len(arguments) == 0 {
 		lines := bufio.NewScanner(os.Stdin)
@@ -80,7 +81,7 @@ func chat(ctx context.Context, path string, next func() (string, bool)) error {
 	return nil
 }
 
-// show prints the answer as it is generated; a closed pipe ends it.
+// show prints a token of the answer. If standard output is closed, it returns false, which ends the answer.
 func show(token optimize.Written) bool {
 	_, err := os.Stdout.WriteString(token.Text)
 	return err == nil

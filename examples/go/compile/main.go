@@ -1,5 +1,5 @@
-// Compile writes a package of a model for batches of 1 to 8 rows, and then opens it, as a program that runs the
-// model would.
+// Compile writes a package of a model for batches of 1 to 8 rows, then opens the package like a program that runs the
+// model, and prints its inputs.
 //
 //	compile MODEL PACKAGE
 package main

@@ -1,4 +1,4 @@
-// Quantize quantizes a model to int8, saves it, runs it on a text and compares it with the original.
+// Quantize quantizes a model to int8, saves the result, runs it on a text, and compares it with the original.
 //
 //	quantize MODEL.onnx OUTPUT.onnx
 //
@@ -24,7 +24,7 @@ func main() {
 	if len(os.Args) != 3 {
 		log.Fatalf("usage: %s MODEL.onnx OUTPUT.onnx", os.Args[0])
 	}
-	// Ctrl-C ends the current call; no incomplete file is left.
+	// Ctrl-C cancels the current call, which leaves no incomplete file.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := quantize(ctx, os.Args[1], os.Args[2]); err != nil {

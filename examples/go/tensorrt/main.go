@@ -40,7 +40,7 @@ func tensorrt(ctx context.Context, input, path string) error {
 	})
 	for _, missing := range []error{optimize.ErrBackendMissing, optimize.ErrDeviceMissing, optimize.ErrUnsupported} {
 		if errors.Is(err, missing) {
-			fmt.Println(err) // there is no TensorRT or no GPU here
+			fmt.Println(err) // not a failure: TensorRT or a GPU is missing or not supported here
 			return nil
 		}
 	}
