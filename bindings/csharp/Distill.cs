@@ -264,7 +264,8 @@ namespace Optimize
         public Model Distill(Model teacher, Model student, DistillOptions options, [AllowNull] Call call = null)
         {
             Need(teacher, "teacher");
-            var text = Encoding.UTF8.GetBytes(options.Text ?? "");
+            Need(options, "options");
+            var text = Utf8.BytesWithoutEnd(options.Text ?? "");
             using (var scratch = new Scratch())
             {
                 var given = options.ToNative(scratch);

@@ -178,6 +178,7 @@ namespace Optimize
         /// models.</summary>
         public static Ensemble Create(IList<Model> models, [AllowNull] EnsembleOptions options = null)
         {
+            Need(models, "models");
             using (var scratch = new Scratch())
             {
                 var given = (options ?? new EnsembleOptions()).ToNative(scratch);
@@ -241,6 +242,7 @@ namespace Optimize
         public static Model Merge(IList<Model> models, [AllowNull] MergeOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(models, "models");
             options = options ?? new MergeOptions();
             using (var scratch = new Scratch())
             {

@@ -396,6 +396,7 @@ namespace Optimize
         /// Status.Unsupported like Load for a path.</summary>
         public Model Load(byte[] file, [AllowNull] Call call = null)
         {
+            Need(file, "file");
             Model model = null;
             Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_load_memory(
                 this, file, (UIntPtr)file.Length, ref native, out model, out error));

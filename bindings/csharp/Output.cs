@@ -23,6 +23,7 @@ namespace Optimize
         public static Output To<T>(T[] elements, params long[] dims) where T : struct
         {
             if (typeof(T) == typeof(bool)) throw new ArgumentException("use byte[] and DType.Bool");
+            Handle.Need(elements, "elements");
             var size = elements.LongLength * Tensor.SizeOfElement<T>();
             return new Output { Type = Tensor.TypeOf<T>(), Elements = elements, Dims = dims, Size = size };
         }
@@ -31,6 +32,7 @@ namespace Optimize
         /// row-major order. <paramref name="dims"/> are the sizes of its dimensions in this run.</summary>
         public static Output To(DType type, byte[] data, params long[] dims)
         {
+            Handle.Need(data, "data");
             return new Output { Type = type, Elements = data, Dims = dims, Size = data.LongLength };
         }
     }
@@ -44,6 +46,8 @@ namespace Optimize
         public void RunInto(
             IDictionary<string, Tensor> inputs, IDictionary<string, Output> outputs, [AllowNull] Call call = null)
         {
+            Need(inputs, "inputs");
+            Need(outputs, "outputs");
             var names = new List<string>(inputs.Keys);
             var tensors = new IntPtr[inputs.Count];
             var places = new List<Native.Output>();

@@ -152,6 +152,7 @@ namespace Optimize
         /// machine, and the reason for this variant.</summary>
         public Report Inspect(Context context)
         {
+            Need(context, "context");
             BufferHandle json;
             ErrorHandle error;
             OptimizeException.Check(Native.optimize_package_inspect(context, this, out json, out error), error);

@@ -83,6 +83,7 @@ namespace Optimize
         public Report Table(IList<Model> models, string folder, [AllowNull] TableOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(models, "models");
             options = options ?? new TableOptions();
             BufferHandle report = null;
             using (var scratch = new Scratch())

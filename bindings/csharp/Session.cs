@@ -94,6 +94,7 @@ namespace Optimize
         public IDictionary<string, Tensor> Run(
             IDictionary<string, Tensor> inputs, [AllowNull] IList<string> outputs = null, [AllowNull] Call call = null)
         {
+            Need(inputs, "inputs");
             outputs = outputs ?? OutputNames();
             var names = new List<string>(inputs.Keys);
             var tensors = new IntPtr[inputs.Count];

@@ -166,6 +166,7 @@ namespace Optimize
         public Tagger CreateTagger(
             Model model, [AllowNull] TaggerOptions options = null, [AllowNull] Call call = null)
         {
+            Need(model, "model");
             options = options ?? new TaggerOptions();
             Tagger tagger = null;
             using (var scratch = new Scratch())

@@ -158,6 +158,7 @@ namespace Optimize
         /// number of elements does not match the sizes, and ArgumentException if T is not an element type.</summary>
         public static Tensor From<T>(T[] elements, params long[] dims) where T : struct
         {
+            Need(elements, "elements");
             var type = TypeOf<T>();
             var pin = GCHandle.Alloc(elements, GCHandleType.Pinned);
             try
@@ -175,6 +176,7 @@ namespace Optimize
         /// and the sizes <paramref name="dims"/>, if a boolean is neither 0 nor 1, or for DType.String.</summary>
         public static Tensor FromBytes(DType type, byte[] data, params long[] dims)
         {
+            Need(data, "data");
             var pin = GCHandle.Alloc(data, GCHandleType.Pinned);
             try
             {
@@ -204,6 +206,7 @@ namespace Optimize
         /// supported. Throws the same as From.</summary>
         public static Tensor Borrow<T>(T[] elements, params long[] dims) where T : struct
         {
+            Need(elements, "elements");
             var type = TypeOf<T>();
             var size = (UIntPtr)((ulong)elements.LongLength * (ulong)SizeOfElement<T>());
             var pin = GCHandle.Alloc(elements, GCHandleType.Pinned);
@@ -231,6 +234,7 @@ namespace Optimize
         /// ArgumentException if a string contains NUL.</summary>
         public static Tensor FromStrings(IList<string> strings, params long[] dims)
         {
+            Need(strings, "strings");
             using (var scratch = new Scratch())
             {
                 Tensor tensor;

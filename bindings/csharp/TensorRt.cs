@@ -217,6 +217,7 @@ namespace Optimize
             Model original, string path, TensorRtOpenOptions engine, [AllowNull] BenchmarkOptions options = null,
                 [AllowNull] Call call = null)
         {
+            Need(original, "original");
             options = options ?? new BenchmarkOptions();
             BufferHandle report = null;
             using (var scratch = new Scratch())

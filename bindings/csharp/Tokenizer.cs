@@ -98,6 +98,7 @@ namespace Optimize
         /// bits.</summary>
         public string Decode(long[] ids, bool specialTokens = false)
         {
+            Need(ids, "ids");
             var options = new Native.DecodeOptions
             {
                 StructSize = SizeOf<Native.DecodeOptions>(),

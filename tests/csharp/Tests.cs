@@ -409,6 +409,13 @@ internal static class Tests
         Throws<ArgumentNullException>(() => context.Load((string)null));
         Throws<ArgumentNullException>(() => context.Quantize(null));
         Throws<ArgumentNullException>(() => context.CreateClassifier(null));
+        Throws<ArgumentNullException>(() => context.CreateTagger(null));
+        Throws<ArgumentNullException>(() => context.Load((byte[])null));
+        Throws<ArgumentNullException>(() => context.Table(null, "folder"));
+        Throws<ArgumentNullException>(() => Ensemble.Create(null));
+        Throws<ArgumentNullException>(() => Ensemble.Merge(null));
+        Throws<ArgumentNullException>(() => Tensor.From<float>(null, 1));
+        Throws<ArgumentNullException>(() => Tensor.FromStrings(null, 1));
         using (var embedder = context.CreateEmbedder(model))
             Throws<ArgumentNullException>(() => embedder.Embed(null));
         var own = Context.Create();
