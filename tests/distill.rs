@@ -233,7 +233,7 @@ fn a_student_of_a_quantized_file_learns_in_float32() {
     let done = command.output().unwrap();
     assert!(done.status.success(), "{}", said(&done));
     let report: Value = serde_json::from_slice(&done.stdout).unwrap();
-    let warning = report.pointer("/summary/warning").and_then(Value::as_str).unwrap();
+    let warning = report.pointer("/warnings/0").and_then(Value::as_str).unwrap();
     assert!(warning.contains("to float32: quantize the result"), "{warning}");
     let student = optimize::model::Model::load(&folder.join("student/model.onnx")).unwrap();
     assert!(student.graph().node.iter().all(|node| !node.op_type.as_deref().unwrap_or("").ends_with("NBits")));

@@ -42,8 +42,9 @@ fn decoder() -> Model {
 
 fn quantized(model: &Model, calibration: &Calibration<'_>) {
     let call = Call::default();
-    let default = QuantizeOptions { threads: THREADS, min_elements: 1, block_size: 16, ..QuantizeOptions::default() };
-    let blocks = QuantizeOptions { quantize_type: QuantizeType::WeightOnly, bits: 4, ..default.clone() };
+    let default = QuantizeOptions { threads: THREADS, min_elements: 1, ..QuantizeOptions::default() };
+    let (quantize_type, block_size) = (QuantizeType::WeightOnly, 16);
+    let blocks = QuantizeOptions { quantize_type, bits: 4, block_size, ..default.clone() };
     for options in [&default, &blocks] {
         quantize(model, options, &call).unwrap();
         let measured = QuantizeOptions { max_quality_loss: 0.5, ..options.clone() };

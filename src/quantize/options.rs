@@ -209,6 +209,7 @@ impl QuantizeOptions {
                 self.overrides[0].pattern
             );
         }
+        self.fits_type()?;
         if weight_only && self.accuracy_level > 4 {
             bail!(InvalidArgument, "accuracy_level is {}; it must be from 0 to 4", self.accuracy_level);
         }
@@ -223,6 +224,23 @@ impl QuantizeOptions {
             bail!(InvalidArgument, "threads is {}; the limit is {}", self.threads, limits::THREADS);
         }
         Ok(())
+    }
+
+    /// Fails with `InvalidArgument` if an option is set that only weight-only quantization uses, and the type is another.
+    fn fits_type(&self) -> Result<()> {
+        let defaults = QuantizeOptions::default();
+        let set = [
+            ("block_size", self.block_size != defaults.block_size),
+            ("symmetric", self.symmetric != defaults.symmetric),
+            ("scale_type", self.scale_type != defaults.scale_type),
+            ("accuracy_level", self.accuracy_level != defaults.accuracy_level),
+        ];
+        match set.iter().find(|(_, is_set)| *is_set) {
+            Some((name, _)) if self.quantize_type != QuantizeType::WeightOnly => {
+                bail!(InvalidArgument, "{name} applies only to weight-only quantization")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns whether `smooth_quant` or a limit on loss, size or speed requires ONNX Runtime. Static quantization and

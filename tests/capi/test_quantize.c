@@ -398,6 +398,13 @@ TEST(options_of_blocks_are_refused_by_name) {
     options = good;
     options.accuracy_level = 5;
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "accuracy_level is 5");
+    options = (optimize_quantize_options_t){.struct_size = sizeof options, .block_size = 64};
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT,
+                "block_size applies only to weight-only quantization");
+    options = (optimize_quantize_options_t){.struct_size = sizeof options, .type = OPTIMIZE_QUANTIZE_STATIC,
+                                            .scale_type = OPTIMIZE_SCALE_FLOAT16};
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT,
+                "scale_type applies only to weight-only quantization");
     options = good;
     options.calibration_method = -1;
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "calibration_method is -1");
