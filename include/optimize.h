@@ -1494,7 +1494,7 @@ typedef struct optimize_generate_options_t {
   float min_p;
   /**
    * Repetition penalty: a value above 1 makes tokens that occur in the prompt or the generated text less probable, a
-   * value below 1 more probable; 0 disables it.
+   * value below 1 more probable; 1 disables it. 0 selects that of generation_config.json, or 1 without one.
    */
   float repetition_penalty;
   /**
@@ -1508,7 +1508,8 @@ typedef struct optimize_generate_options_t {
    */
   float frequency_penalty;
   /**
-   * Length of token sequences that must not occur twice in prompt and generated text; 0 allows repetitions.
+   * Length of token sequences that must not occur twice in prompt and generated text; 0 selects that of
+   * generation_config.json, or allows repetitions without one.
    */
   uint32_t no_repeat_ngram_size;
   /**

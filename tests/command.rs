@@ -123,6 +123,31 @@ fn a_bfloat16_cache_is_an_option_of_commands_that_read_texts() {
     assert!(narrow != exact && (narrow / exact - 1.0).abs() < 0.02, "{narrow} {exact}");
 }
 
+/// `generate` of transformers with `do_sample=False` applies the penalties of `generation_config.json`, too.
+#[test]
+fn the_penalties_of_a_model_apply_without_sampling() {
+    let folder = scratch("command-penalties");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let parts = [("checkpoints/llama", "config.json"), ("checkpoints/llama", "model.safetensors")];
+    for (from, file) in parts.into_iter().chain([("sentences/model", "tokenizer.json")]) {
+        std::fs::copy(fixtures.join(from).join(file), folder.join(file)).unwrap();
+    }
+    let settings = folder.join("generation_config.json");
+    let model = folder.to_str().unwrap();
+    let tokens = |more: &[&str]| {
+        let base = ["generate", "-m", model, "--prompt", "a man a man", "--max-new-tokens", "16", "--json"];
+        let report: serde_json::Value = serde_json::from_str(&printed(&[&base[..], more].concat())).unwrap();
+        report["generations"][0]["tokens"].to_string()
+    };
+    std::fs::write(&settings, r#"{"eos_token_id": 100000}"#).unwrap();
+    let (plain, given) = (tokens(&[]), tokens(&["--repetition-penalty", "3", "--no-repeat-ngram-size", "2"]));
+    assert_ne!(plain, given);
+    let penalties = r#"{"eos_token_id": 100000, "repetition_penalty": 3.0, "no_repeat_ngram_size": 2}"#;
+    std::fs::write(&settings, penalties).unwrap();
+    assert_eq!(tokens(&[]), given);
+    assert_eq!(tokens(&["--repetition-penalty", "1", "--no-repeat-ngram-size", "100"]), plain);
+}
+
 #[test]
 fn the_version_names_what_runs() {
     assert_eq!(printed(&["--version"]), format!("optimize {}\n", env!("CARGO_PKG_VERSION")));

@@ -222,7 +222,7 @@ namespace Optimize
         public float MinP { get; set; }
 
         /// <summary>Repetition penalty: a value above 1 makes tokens that occur in the prompt or the generated text
-        /// less probable; 0 disables it.</summary>
+        /// less probable; 1 disables it. 0 selects that of generation_config.json, or 1 without one.</summary>
         public float RepetitionPenalty { get; set; }
 
         /// <summary>Presence penalty, which is subtracted from the logits of tokens that occur in the generated text;

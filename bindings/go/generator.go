@@ -148,7 +148,7 @@ type GenerateOptions struct {
 	Temperature       float32  // sampling temperature, by which logits are divided; 0 selects the most probable token
 	TopP              float32  // sampling: total probability of the most probable tokens to sample from; 0 for all tokens
 	MinP              float32  // sampling: minimum probability relative to that of the most probable token; 0 for all
-	RepetitionPenalty float32  // penalty above 1 that makes tokens of the prompt and the text less probable; 0 disables it
+	RepetitionPenalty float32  // penalty above 1 that makes tokens of the prompt and the text less probable; 0 selects the model's, 1 none
 	PresencePenalty   float32  // number subtracted from the logits of tokens in the generated text; 0 disables it
 	FrequencyPenalty  float32  // number subtracted for each occurrence of a token in the generated text; 0 disables it
 	NoRepeatNgramSize uint32   // length of token sequences that must not occur twice; 0 allows repetitions

@@ -109,7 +109,7 @@ pub struct optimize_generate_options_t {
     /// all tokens.
     pub min_p: f32,
     /// Repetition penalty: a value above 1 makes tokens that occur in the prompt or the generated text less probable, a
-    /// value below 1 more probable; 0 disables it.
+    /// value below 1 more probable; 1 disables it. 0 selects that of generation_config.json, or 1 without one.
     pub repetition_penalty: f32,
     /// Presence penalty, from -2 to 2, which is subtracted from the logits of tokens that occur in the generated text;
     /// 0 disables it.
@@ -117,7 +117,8 @@ pub struct optimize_generate_options_t {
     /// Frequency penalty, from -2 to 2, which is subtracted from the logit of a token for each occurrence in the
     /// generated text; 0 disables it.
     pub frequency_penalty: f32,
-    /// Length of token sequences that must not occur twice in prompt and generated text; 0 allows repetitions.
+    /// Length of token sequences that must not occur twice in prompt and generated text; 0 selects that of
+    /// generation_config.json, or allows repetitions without one.
     pub no_repeat_ngram_size: u32,
     /// Log-probabilities to return: 0 returns none; n returns those of each generated token and of the n - 1 most
     /// probable tokens.
@@ -355,10 +356,11 @@ unsafe fn convert(given: &optimize_generate_options_t, defaults: &GenerationDefa
     })
 }
 
-/// Returns the sampling options of a call. Fields that are 0 select greedy sampling or, with `model_sampling`, the
-/// values that the model recommends.
+/// Returns the sampling options of a call. Fields that are 0 select the values that the model recommends; without
+/// `model_sampling`, only those of the penalties, and greedy sampling.
 fn sampling(given: &optimize_generate_options_t, defaults: &GenerationDefaults) -> SamplingOptions {
-    let base = if given.model_sampling == 0 { SamplingOptions::default() } else { SamplingOptions::drawn(defaults) };
+    let drawn = SamplingOptions::drawn(defaults);
+    let base = if given.model_sampling == 0 { drawn.greedy() } else { drawn };
     let or = |value: f32, base: f32| if value == 0.0 { base } else { value };
     let count = |value: u32, base: usize| if value == 0 { base } else { value as usize };
     SamplingOptions {

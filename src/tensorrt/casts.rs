@@ -49,10 +49,9 @@ pub(super) fn rewrite(
     let mut writer = Writer { precision, emulated, names, short: HashMap::new(), nodes: Vec::new() };
     let nodes = std::mem::take(&mut graph.node);
     let is_float = |name: &str| floats.contains(name);
-    let (mut full_read, mut short_made) = (HashSet::new(), HashSet::new());
-    for (node, _) in nodes.iter().zip(forms).filter(|(_, form)| **form == Form::Short) {
-        short_made.extend(node.output.iter().filter(|o| is_float(o)).cloned());
-    }
+    let (mut full_read, short) = (HashSet::new(), nodes.iter().zip(forms).filter(|(_, form)| **form == Form::Short));
+    let short_made: HashSet<String> =
+        short.flat_map(|(node, _)| node.output.iter().filter(|o| is_float(o)).cloned()).collect();
     full_read.extend(graph.output.iter().filter_map(|o| o.name.clone()));
     for (node, form) in nodes.iter().zip(forms) {
         match form {

@@ -32,12 +32,16 @@ const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 /// The name of the template for conversations with tools, in a list of templates.
 const WITH_TOOLS: &str = "tool_use";
+/// The files of templates, whose existence makes those in `tokenizer_config.json` irrelevant.
+const FILES: [&str; 2] = ["chat_template.jinja", "additional_chat_templates/default.jinja"];
+const FILE_WITH_TOOLS: &str = "additional_chat_templates/tool_use.jinja";
 /// The keys for a message's reasoning, the usual one first.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// A compiled chat template, which is immutable and can be shared between threads.
 pub struct ChatTemplate {
-    template: Template,
+    /// Template for conversations; `None` if there is only one for those with tools.
+    template: Option<Template>,
     /// Template for conversations with tools, if it is a different one.
     with_tools: Option<Template>,
     /// Variables of every rendering: the texts of special tokens, such as `bos_token` and `eos_token`.
@@ -76,17 +80,18 @@ impl ChatTemplate {
     /// Fails with [`crate::error::Kind::InvalidModel`], with the line, for invalid Jinja, `Unsupported` for features
     /// that are not implemented, and `LimitExceeded` above [`limits::TEMPLATE_BYTES`].
     pub fn new(source: &str) -> Result<ChatTemplate> {
-        Ok(ChatTemplate { template: compiled(source)?, with_tools: None, tokens: Map::new() })
+        Ok(ChatTemplate { template: Some(compiled(source)?), with_tools: None, tokens: Map::new() })
     }
 
     /// Returns the template of a model, with the texts of its special tokens; `None` if the model has no template.
-    /// Conversations with tools use the template `tool_use`, if the model has one of that name.
+    /// Conversations with tools use the template `tool_use`, if the model has one of that name, in
+    /// `additional_chat_templates` or in the list of `tokenizer_config.json`.
     ///
     /// The special tokens are those of `tokenizer_config.json` and of `special_tokens_map.json` in older folders: one
     /// that is null there is not defined in the template. Tokens that neither defines are those of the tokenizer's
     /// class or, if the class is unknown, those of the ids in the model's configuration; `tokenizer` converts the ids.
     ///
-    /// Fails with `InvalidModel` if a file is damaged, or if several templates have no default, and otherwise like
+    /// Fails with `InvalidModel` if a file is damaged, or if of several templates none is named `default` or `tool_use`, and otherwise like
     /// [`ChatTemplate::new`].
     pub fn of(model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Option<ChatTemplate>> {
         let read = |name: &str| -> Result<Option<Map<String, Value>>> {
@@ -95,25 +100,13 @@ impl ChatTemplate {
             parsed.map(Some).map_err(|e| error!(InvalidModel, "{name}: {e}"))
         };
         let config = read(TOKENIZER_CONFIG)?;
-        let named = config.as_ref().and_then(|config| config.get("chat_template")?.as_array());
-        let Some(source) = &model.card().chat_template else {
-            if let Some(named) = named {
-                let names: Vec<&str> = named.iter().filter_map(|entry| entry.get("name")?.as_str()).collect();
-                bail!(
-                    InvalidModel,
-                    "{TOKENIZER_CONFIG}: there are several chat templates ({}), none of them named default",
-                    names.join(", ")
-                );
-            }
-            return Ok(None);
-        };
-        let mut template = ChatTemplate::new(source)?;
-        let for_tools =
-            named.and_then(|named| named.iter().find(|entry| entry.get("name") == Some(&WITH_TOOLS.into())));
-        // A template in its own file has priority.
-        if let Some(source) = for_tools.filter(|_| model.card().side_file("chat_template.jinja").is_none()) {
-            template.with_tools = source.get("template").and_then(Value::as_str).map(compiled).transpose()?;
+        let (default, with_tools) = (&model.card().chat_template, with_tools(model, config.as_ref())?);
+        if default.is_none() && with_tools.is_none() {
+            return none_named_default(config.as_ref()).map(|()| None);
         }
+        let template = default.as_deref().map(compiled).transpose()?;
+        let with_tools = with_tools.as_deref().map(compiled).transpose()?;
+        let mut template = ChatTemplate { template, with_tools, tokens: Map::new() };
         let generation = &model.card().generation;
         let text = |id: Option<i64>| tokenizer.zip(id).and_then(|(tokenizer, id)| tokenizer.token(id));
         let by_id = [
@@ -135,8 +128,8 @@ impl ChatTemplate {
     ///
     /// Keys of a message that are null are omitted, like in the Hugging Face library. A message's reasoning (its
     /// `reasoning_content`, `thinking` or `reasoning`) is passed under both of the first two keys. Fails with
-    /// [`crate::error::Kind::InvalidArgument`] if a message is not a JSON object or, with the line, if the template
-    /// rejects the messages or fails on them; `Unsupported` for features that are not implemented; `LimitExceeded`
+    /// [`crate::error::Kind::InvalidArgument`] if a message is not a JSON object, if there are no tools and the model has
+    /// a template only for tools, or, with the line, if the template rejects the messages or fails on them; `Unsupported` for features that are not implemented; `LimitExceeded`
     /// above [`limits::TEMPLATE_STEPS`] steps or [`limits::TEXT_BYTES`] of output.
     pub fn render(&self, messages: &[Value], options: &ChatOptions) -> Result<String> {
         let messages: Vec<Value> = messages.iter().enumerate().map(seen).collect::<Result<_>>()?;
@@ -146,9 +139,45 @@ impl ChatTemplate {
         variables.insert("documents".into(), Value::Null);
         variables.insert("add_generation_prompt".into(), options.add_generation_prompt.into());
         variables.extend(options.variables.clone());
-        let template = self.with_tools.as_ref().filter(|_| options.tools.is_some()).unwrap_or(&self.template);
+        let with_tools = self.with_tools.as_ref().filter(|_| options.tools.is_some());
+        let Some(template) = with_tools.or(self.template.as_ref()) else {
+            bail!(InvalidArgument, "the model has a chat template only for conversations with tools");
+        };
         template.render(&variables, options.now).at(|| "chat template")
     }
+}
+
+/// Returns the named templates in a `tokenizer_config.json`; empty if it has no list of templates.
+fn named(config: Option<&Map<String, Value>>) -> Vec<(&str, Option<&str>)> {
+    let list = config.and_then(|config| config.get("chat_template")?.as_array());
+    let list = list.into_iter().flatten();
+    list.filter_map(|entry| Some((entry.get("name")?.as_str()?, entry.get("template").and_then(Value::as_str))))
+        .collect()
+}
+
+/// Returns the source of the template for conversations with tools, if it is a separate one.
+fn with_tools(model: &Model, config: Option<&Map<String, Value>>) -> Result<Option<String>> {
+    let card = model.card();
+    if let Some(file) = card.side_file(FILE_WITH_TOOLS) {
+        let text = String::from_utf8(file.read()?.into());
+        return text.map(Some).map_err(|_| error!(InvalidModel, "the text is not UTF-8")).at(|| FILE_WITH_TOOLS);
+    }
+    if FILES.iter().any(|name| card.side_file(name).is_some()) {
+        return Ok(None);
+    }
+    // Of several templates of one name, the last one counts, as in transformers.
+    let found = named(config).into_iter().rev().find(|(name, _)| *name == WITH_TOOLS);
+    Ok(found.and_then(|(_, template)| template).map(str::to_owned))
+}
+
+/// Fails with `InvalidModel` if there is a list of templates, of which none can be used.
+fn none_named_default(config: Option<&Map<String, Value>>) -> Result<()> {
+    let names: Vec<&str> = named(config).into_iter().map(|(name, _)| name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let names = names.join(", ");
+    bail!(InvalidModel, "{TOKENIZER_CONFIG}: there are several chat templates ({names}), none of them named default")
 }
 
 fn compiled(source: &str) -> Result<Template> {

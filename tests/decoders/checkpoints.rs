@@ -232,19 +232,47 @@ fn a_folder_without_what_it_needs_says_so() {
     assert_eq!(model.card().chat_template.as_deref(), Some("D"));
     assert_eq!(model.card().generation.eos_token_ids, [7, 8]);
     assert_eq!(model.card().generation.sampling["top_p"], 0.9);
+}
+
+/// Which template transformers 5.24 takes without and with tools, from a list in `tokenizer_config.json` or from files.
+#[test]
+fn templates_are_those_that_transformers_chooses() {
+    let folder = support::scratch("templates");
+    for name in ["model.safetensors", "config.json"] {
+        std::fs::copy(self::folder("llama").join(name), folder.join(name)).unwrap();
+    }
+    let rendered = |tools: Option<Vec<serde_json::Value>>| -> optimize::error::Result<String> {
+        let template = optimize::text::ChatTemplate::of(&Model::load(&folder)?, None)?.expect("there is a template");
+        template.render(&[], &optimize::text::ChatOptions { tools, ..Default::default() })
+    };
+    let chosen = || [rendered(None).ok(), rendered(Some(Vec::new())).ok()];
+    let list = |entries: &[(&str, &str)]| {
+        let entries: Vec<_> = entries.iter().map(|(name, text)| json!({ "name": name, "template": text })).collect();
+        let config = json!({ "chat_template": entries }).to_string();
+        std::fs::write(folder.join("tokenizer_config.json"), config).unwrap();
+    };
+    let both = |a: Option<&str>, b: Option<&str>| [a.map(str::to_owned), b.map(str::to_owned)];
     // Of several templates without a default none can be chosen; the message names them.
-    let named = r#"{"chat_template": [{"name": "rag", "template": "R"}, {"name": "tool_use", "template": "T"}]}"#;
-    std::fs::write(folder.join("tokenizer_config.json"), named).unwrap();
-    let several = Model::load(&folder).unwrap();
-    let e = optimize::text::ChatTemplate::of(&several, None).err().unwrap();
-    assert!(several.card().chat_template.is_none() && e.to_string().contains("rag, tool_use"), "{e}");
-    let named = named.replace("rag", "default");
-    std::fs::write(folder.join("tokenizer_config.json"), named).unwrap();
-    let template = optimize::text::ChatTemplate::of(&Model::load(&folder).unwrap(), None).unwrap().unwrap();
-    let mut options = optimize::text::ChatOptions::default();
-    assert_eq!(template.render(&[], &options).unwrap(), "R");
-    options.tools = Some(Vec::new());
-    assert_eq!(template.render(&[], &options).unwrap(), "T");
+    list(&[("rag", "R"), ("other", "O")]);
+    let e = rendered(None).err().unwrap();
+    assert!(e.kind() == Kind::InvalidModel && e.to_string().contains("rag, other"), "{e}");
+    list(&[("default", "D"), ("tool_use", "T")]);
+    assert_eq!(chosen(), both(Some("D"), Some("T")));
+    list(&[("default", "D"), ("default", "E")]);
+    assert_eq!(chosen(), both(Some("E"), Some("E")));
+    list(&[("rag", "R"), ("tool_use", "T")]);
+    assert_eq!(chosen(), both(None, Some("T")));
+    assert!(rendered(None).err().unwrap().to_string().contains("only for conversations with tools"));
+    // Files take the place of the list.
+    list(&[("default", "D"), ("tool_use", "T")]);
+    let more = folder.join("additional_chat_templates");
+    std::fs::create_dir(&more).unwrap();
+    std::fs::write(more.join("tool_use.jinja"), "U").unwrap();
+    assert_eq!(chosen(), both(None, Some("U")));
+    std::fs::write(more.join("default.jinja"), "X").unwrap();
+    assert_eq!(chosen(), both(Some("X"), Some("U")));
     std::fs::write(folder.join("chat_template.jinja"), "J").unwrap();
-    assert_eq!(Model::load(&folder).unwrap().card().chat_template.as_deref(), Some("J"));
+    assert_eq!(chosen(), both(Some("J"), Some("U")));
+    std::fs::remove_dir_all(&more).unwrap();
+    assert_eq!(chosen(), both(Some("J"), Some("J")));
 }

@@ -160,7 +160,8 @@ pub struct Writing {
     /// Sample among tokens with at least this probability, relative to that of the most probable token
     #[arg(long, value_name = "P")]
     min_p: Option<f32>,
-    /// Repetition penalty; a value above 1 makes tokens of the prompt and the generated text less probable
+    /// Repetition penalty; a value above 1 makes tokens of the prompt and the generated text less probable [default:
+    /// that of generation_config.json, otherwise 1]
     #[arg(long, value_name = "X")]
     repetition_penalty: Option<f32>,
     /// Presence penalty, subtracted from the logits of tokens that occur in the generated text
@@ -169,7 +170,7 @@ pub struct Writing {
     /// Frequency penalty, subtracted from the logit of a token for each occurrence in the generated text
     #[arg(long, value_name = "X")]
     frequency_penalty: Option<f32>,
-    /// Length of token sequences that must not occur twice
+    /// Length of token sequences that must not occur twice [default: that of generation_config.json]
     #[arg(long, value_name = "N")]
     no_repeat_ngram_size: Option<usize>,
     /// Seed of sampling [default: 0]
@@ -192,11 +193,11 @@ impl Writing {
     pub fn options(&self, defaults: &GenerationDefaults) -> GenerateOptions {
         // Options that restrict the candidates imply sampling.
         let among = self.top_k.is_some_and(|k| k > 1) || self.top_p.is_some() || self.min_p.is_some();
+        let drawn = SamplingOptions::drawn(defaults);
         let base = match self.temperature {
-            _ if !self.sample && among => SamplingOptions { temperature: 1.0, ..SamplingOptions::default() },
-            _ if !self.sample => SamplingOptions::default(),
-            Some(0.0) => SamplingOptions::drawn(defaults).greedy(),
-            _ => SamplingOptions::drawn(defaults),
+            _ if !self.sample && among => SamplingOptions { temperature: 1.0, ..drawn.greedy() },
+            temperature if !self.sample || temperature == Some(0.0) => drawn.greedy(),
+            _ => drawn,
         };
         GenerateOptions {
             max_new_tokens: self.max_new_tokens,

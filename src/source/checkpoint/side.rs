@@ -21,6 +21,8 @@ const FILES: &[&str] = &[
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
+    "additional_chat_templates/default.jinja",
+    "additional_chat_templates/tool_use.jinja",
     "modules.json",
     "1_Pooling/config.json",
     "sentence_bert_config.json",
@@ -191,16 +193,22 @@ fn token_ids(key: &str, value: &Value) -> Result<Vec<i64>> {
     ids.ok_or_else(|| error!(InvalidModel, "{key:?} is neither a token id nor a list of them"))
 }
 
-/// Returns the chat template among the files of a model: `chat_template.jinja`, otherwise the one in
-/// `tokenizer_config.json`; `None` if there is none. Fails with `InvalidModel` if the file is damaged.
+/// Returns the chat template among the files of a model: `chat_template.jinja`, otherwise
+/// `additional_chat_templates/default.jinja`, otherwise the one in `tokenizer_config.json`, unless there is another
+/// file of templates; `None` if there is none. Fails with `InvalidModel` if the file is damaged.
 pub fn chat_template(files: &[SideFile]) -> Result<Option<String>> {
-    if let Some(file) = files.iter().find(|file| file.name == "chat_template.jinja") {
+    let named = |name: &str| files.iter().find(|file| file.name == name);
+    let folder = "additional_chat_templates";
+    if let Some(file) = named("chat_template.jinja").or_else(|| named(&format!("{folder}/default.jinja"))) {
         let text = String::from_utf8(file.content.read()?.into());
         return text.map_err(|_| error!(InvalidModel, "the text is not UTF-8")).at(|| file.place()).map(Some);
     }
+    if named(&format!("{folder}/tool_use.jinja")).is_some() {
+        return Ok(None);
+    }
     let name = "tokenizer_config.json";
     let Some(config) = object_in(files, name)? else { return Ok(None) };
-    let place = || files.iter().find(|file| file.name == name).map_or_else(String::new, SideFile::place);
+    let place = || named(name).map_or_else(String::new, SideFile::place);
     template_in(&config).at(place)
 }
 
@@ -211,7 +219,8 @@ pub fn template_in(tokenizer_config: &Map<String, Value>) -> Result<Option<Strin
         None => return Ok(None),
         Some(Value::Array(named)) => {
             let is_default = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
-            match named.iter().find(is_default) {
+            // Of several templates of one name, the last one counts, as in transformers.
+            match named.iter().rev().find(is_default) {
                 Some(entry) => entry.get("template"),
                 None => return Ok(None),
             }

@@ -115,3 +115,18 @@ fn errors_name_the_line() {
     let e = render("\n{{ 'a' | wordwrap }}").unwrap_err();
     assert_eq!((e.kind(), e.to_string().contains("wordwrap")), (Kind::Unsupported, true), "{e}");
 }
+
+/// Python's JSON has integers of any size; the parser here turns those beyond 64 bits into floats.
+#[test]
+fn integers_of_more_than_64_bits_in_variables_are_refused() {
+    let written = |number: &str| {
+        let variables: Map<String, serde_json::Value> = serde_json::from_str(&format!("{{\"n\": {number}}}")).unwrap();
+        Template::new("{{ n }}")?.render(&variables, None)
+    };
+    for number in ["18446744073709551615", "-9223372036854775808", "-1000.0", "9.2e+17"] {
+        assert!(written(number).is_ok(), "{number}");
+    }
+    for number in ["18446744073709551616", "-9223372036854775809", "-18446744073709551616"] {
+        assert_eq!(written(number).err().unwrap().kind(), Kind::Unsupported, "{number}");
+    }
+}

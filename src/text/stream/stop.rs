@@ -26,21 +26,21 @@ impl StopFinder {
     /// Adds a piece. Returns the text that is certainly before any stop string, and whether a stop string was found.
     /// The text from the stop string on is dropped.
     ///
-    /// `hidden` is the text of a special token after the piece that is not shown; `open` is the text that would follow
-    /// if this were the last piece: a stop string in it counts as well.
+    /// `open` is the text that would follow the piece if this were the last one: a stop string in it counts as well.
+    /// `hidden` is the text of a special token after both that is not shown.
     pub fn push(&mut self, piece: &str, hidden: &str, open: &str) -> (String, bool) {
         if self.stops.is_empty() {
             return (piece.to_owned(), false);
         }
         self.held.push_str(piece);
-        if !hidden.is_empty() {
-            self.hidden.push((self.held.len(), self.held.len() + hidden.len()));
-            self.held.push_str(hidden);
-        }
-        if let Some(text) = self.before_stop(open) {
+        if let Some(text) = self.before_stop(open, hidden) {
             self.held.clear();
             self.hidden.clear();
             return (text, true);
+        }
+        if !hidden.is_empty() {
+            self.hidden.push((self.held.len(), self.held.len() + hidden.len()));
+            self.held.push_str(hidden);
         }
         (self.release(), false)
     }
@@ -70,16 +70,17 @@ impl StopFinder {
         text + &self.held[from..end]
     }
 
-    /// Returns the text before the first stop string in the held text and `open`; `None` if there is none.
-    fn before_stop(&self, open: &str) -> Option<String> {
+    /// Returns the text before the first stop string in the held text, followed by `open` and the hidden text `hidden`;
+    /// `None` if there is none.
+    fn before_stop(&self, open: &str, hidden: &str) -> Option<String> {
         let first = |text: &str| self.stops.iter().filter_map(|stop| text.find(stop.as_str())).min();
         let shown = self.shown() + open;
         let in_shown = first(&shown).map(|at| shown[..at].to_owned());
-        if self.hidden.is_empty() {
+        if self.hidden.is_empty() && hidden.is_empty() {
             return in_shown;
         }
-        let in_all = first(&format!("{}{open}", self.held)).map(|at| match at.checked_sub(self.held.len()) {
-            Some(beyond) => self.shown() + &open[..beyond],
+        let in_all = first(&format!("{}{open}{hidden}", self.held)).map(|at| match at.checked_sub(self.held.len()) {
+            Some(beyond) => self.shown() + &open[..beyond.min(open.len())],
             None => self.shown_before(at),
         });
         match (in_shown, in_all) {

@@ -120,6 +120,13 @@ fn stop_strings_are_found_in_special_tokens_and_in_what_is_open() {
     assert_eq!((one.push("a", "<|x|>", ""), one.push("bc", "", "")), (("a".into(), false), ("bc".into(), false)));
     assert_eq!(finder(&["ab"]).push("xa", "", "bc"), ("x".into(), true));
     assert_eq!(finder(&["b"]).push("xa", "", "cbc"), ("xac".into(), true));
+    // Bytes that are complete only at the end come before the special token.
+    assert_eq!(finder(&["<|x|>"]).push("Yes ", "<|x|>", "😀"), ("Yes 😀".into(), true));
+    assert_eq!(finder(&["x|>"]).push("a", "<|x|>", "界"), ("a界".into(), true));
+    assert_eq!(finder(&["界<|x|>"]).push("a", "<|x|>", "界"), ("a".into(), true));
+    let mut one = finder(&["<|x|>"]);
+    assert_eq!(one.push("a", "<|y|>", "\u{fffd}"), ("a".into(), false));
+    assert_eq!(one.push("é", "<|x|>", "b"), ("éb".into(), true));
 }
 
 /// A generator of pseudorandom numbers (splitmix64).
