@@ -192,7 +192,15 @@ pub fn note_stock(report: &mut Report, ours: &QualityReport, stock: &QualityRepo
     if let Some(quality) = report.quality.as_mut().and_then(|quality| quality.as_object_mut()) {
         quality.insert("stock".to_owned(), figures);
     }
-    if let (Some(here), Some(there)) = (ours.cosine, stock.cosine)
+    let non_finite = |quality: &QualityReport| quality.outputs.iter().map(|output| output.non_finite).sum::<u64>();
+    if non_finite(stock) > non_finite(ours) {
+        report.warnings.push(format!(
+            "on ONNX Runtime's own kernels, which use one scale for all rows of an activation, {} values of the outputs \
+             are not finite, but {} on this library's kernels; the type weight-only has no such scale",
+            non_finite(stock),
+            non_finite(ours)
+        ));
+    } else if let (Some(here), Some(there)) = (ours.cosine, stock.cosine)
         && 1.0 - there > 2.0 * (1.0 - here) + STOCK_LOSS
     {
         report.warnings.push(format!(
@@ -205,10 +213,10 @@ pub fn note_stock(report: &mut Report, ours: &QualityReport, stock: &QualityRepo
 /// Adds a warning if a quantized result is slower than the original: if the whole interval of its speed-up is below 1.
 pub fn warn_of_speed(report: &mut Report, speedup: &Speedup) {
     if report.operation == "quantize" && speedup.high < 1.0 {
-        report.warnings.push(format!(
-            "the result is {:.2} times as fast as the original here; never_slower keeps slower nodes float",
-            speedup.median
-        ));
+        let is_given = report.options.get("never_slower").is_some_and(|given| *given == true);
+        let advice = if is_given { "" } else { "; never_slower keeps slower nodes float" };
+        let median = speedup.median;
+        report.warnings.push(format!("the result is {median:.2} times as fast as the original here{advice}"));
     }
 }
 
