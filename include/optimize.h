@@ -327,7 +327,7 @@ typedef enum optimize_dtype_t {
  */
 typedef enum optimize_ensemble_method_t {
   /**
-   * Mean of the probabilities, of the normalized embeddings, or of the numeric outputs.
+   * Mean of the probabilities, of the normalized embeddings, or of the numeric outputs, weighted by any `weights`.
    */
   OPTIMIZE_ENSEMBLE_MEAN = 0,
   /**
@@ -335,11 +335,11 @@ typedef enum optimize_ensemble_method_t {
    */
   OPTIMIZE_ENSEMBLE_WEIGHTED = 1,
   /**
-   * Softmax of the mean of the logits.
+   * Softmax of the weighted mean of the logits, each divided by its temperature.
    */
   OPTIMIZE_ENSEMBLE_LOGITS = 2,
   /**
-   * Normalized product of the probabilities.
+   * Normalized product of the probabilities, each to the power of its weight times the number of members.
    */
   OPTIMIZE_ENSEMBLE_PRODUCT = 3,
   /**
@@ -356,7 +356,7 @@ typedef enum optimize_ensemble_method_t {
   OPTIMIZE_ENSEMBLE_VOTE = 6,
   /**
    * Probabilities of the first of two members divided by those of the second, for tokens whose probability in the
-   * first member is at least a tenth of the maximum.
+   * first member is at least a tenth of the maximum, and 0 for other tokens; normalized.
    */
   OPTIMIZE_ENSEMBLE_CONTRASTIVE = 7,
   /**
@@ -1836,8 +1836,9 @@ typedef struct optimize_quantize_options_t {
    */
   uint32_t calibration_length;
   /**
-   * A value other than 0 measures speed, and keeps nodes float that are not faster when quantized. Needs ONNX
-   * Runtime.
+   * A value other than 0 compares the speed with products or tables of one shape (static: nodes of one operator) in
+   * float, and keeps those float that are slower quantized. If a static result is still slower than the original,
+   * the call returns OPTIMIZE_GATE_NOT_MET. Needs ONNX Runtime.
    */
   uint32_t never_slower;
   /**
@@ -2017,8 +2018,9 @@ typedef struct optimize_prune_options_t {
   /**
    * Array of `target_module_count` names or globs of modules, weights or nodes ("query", "mlp.fc1",
    * "layer.*.mlp.*"). Each must match a name, or consecutive parts of a name between dots or slashes. NULL selects
-   * all weights of MatMul, Gemm and Conv. Structured pruning removes outputs of these modules, or inputs if
-   * outputs cannot be removed.
+   * all weights of MatMul, FusedMatMul, Gemm, Conv, ConvTranspose and Attention (com.microsoft); weights of LSTM,
+   * GRU and RNN must be named. An embedding table that is named without a wildcard is pruned without `embeddings`,
+   * too. Structured pruning removes outputs of these modules, or inputs if outputs cannot be removed.
    */
   const char *const *target_modules;
   /**
@@ -2199,25 +2201,28 @@ typedef struct optimize_distill_options_t {
    */
   int32_t schedule;
   /**
-   * Weight of the divergence of logits in the loss; 0 selects 1 if both models have logits, otherwise 0. For this
-   * and the next four weights, a negative value disables the part of the loss.
+   * Weight of the divergence of logits in the loss; 0 selects 1 if both models have logits, and otherwise disables
+   * this part; a negative value always disables it.
    */
   double logits_weight;
   /**
    * Weight of the cross-entropy with the tokens of the text, or for classifiers with the classes (`"label"` of JSON
-   * lines); 0 disables it.
+   * lines); 0 or a negative value disables it.
    */
   double labels_weight;
   /**
-   * Weight of the mean squared difference of hidden states; 0 selects 1 if a model has no logits, otherwise 0.
+   * Weight of the mean squared difference of hidden states; 0 selects 1 if a model has no logits, and otherwise
+   * disables this part; a negative value always disables it.
    */
   double hidden_weight;
   /**
-   * Weight of 1 - cosine of hidden states; 0 selects 1 if a model has no logits, otherwise 0.
+   * Weight of 1 - cosine of hidden states; 0 selects 1 if a model has no logits, and otherwise disables this part; a
+   * negative value always disables it.
    */
   double cosine_weight;
   /**
-   * Weight of the divergence of self-attention relations (queries, keys, values) in the last layer; 0 disables it.
+   * Weight of the divergence of self-attention relations (queries, keys, values) in the last layer; 0 or a negative
+   * value disables it.
    */
   double relations_weight;
   /**
@@ -2253,7 +2258,7 @@ typedef struct optimize_distill_options_t {
    */
   uint64_t checkpoint_every;
   /**
-   * Seed of the order in which the text is read.
+   * Seed of the order in which the text is read, and of random initial values.
    */
   uint64_t seed;
   /**
@@ -2347,7 +2352,7 @@ typedef struct optimize_ensemble_options_t {
    */
   double length_penalty;
   /**
-   * Array of `weight_count` weights of members (0 or more, normalized to the sum 1). NULL selects equal weights.
+   * Array of `weight_count` weights (0 or more, normalized), not with max, median or contrastive; NULL: equal ones.
    */
   const double *weights;
   /**
@@ -3471,9 +3476,10 @@ void optimize_context_free(optimize_context_t *context);
  * Loads a model from an .onnx file, a folder that contains one (for example as model.onnx or onnx/model.onnx), a
  * Hugging Face checkpoint, a .gguf file, a package, or the manifest of an ensemble. Weights are memory-mapped and not
  * read, so that loading usually takes milliseconds for any size. Weights that must be converted, such as those of
- * packed files and block-quantized ones of GGUF files, are an exception: they are written to an unlinked file in the
- * system's temporary folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. The
- * cancel token and the timeout of `call` are checked only before the loading begins, and no progress is reported.
+ * packed files and block-quantized ones of GGUF files, are an exception: those larger than 1 MiB are written to an
+ * unlinked file in the system's temporary folder. `optimize_model_inspect` lists unused content of the model's files
+ * as `warnings`. The cancel token and the timeout of `call` are checked only before the loading begins, and no
+ * progress is reported.
  *
  * Returns OPTIMIZE_INVALID_MODEL for a damaged file (the error says where); OPTIMIZE_NOT_FOUND if there is nothing at
  * `path`, or no model in the folder; OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is
@@ -3489,8 +3495,9 @@ optimize_status_t optimize_model_load(const optimize_context_t *context,
 /**
  * Loads a model from a copy of the `size` bytes at `data`: the content of an .onnx file, a packed file, a .gguf file
  * or a package in one file. An .onnx file with external data is refused: pass its path to `optimize_model_load`, or
- * its files to `optimize_model_load_source`. The cancel token and the timeout of `call` are checked only before the
- * loading begins, and no progress is reported.
+ * its files to `optimize_model_load_source`. Unpacked tensors of a packed file and converted tensors of a .gguf file
+ * are written to an unlinked file in the system's temporary folder if they are larger than 1 MiB. The cancel token and
+ * the timeout of `call` are checked only before the loading begins, and no progress is reported.
  *
  * Returns OPTIMIZE_INVALID_MODEL for a damaged model; OPTIMIZE_INVALID_ARGUMENT for a model with external data;
  * OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB; OPTIMIZE_UNSUPPORTED for a format, an architecture or a type
@@ -4447,8 +4454,10 @@ void optimize_package_free(optimize_package_t *package);
  * Loads a model from the file `name` of a source: an .onnx file, a packed file, a .gguf file, or a package in one
  * file. External data of an .onnx file, and the files next to it (tokenizer.json, config.json ...), are read from the
  * source, by names in the folder of `name`. The files are read during this call, into memory that the model and its
- * sessions keep. Progress stage: "load", in bytes of one file. Returns OPTIMIZE_NOT_FOUND if there is no file `name`
- * or no file with its external data; OPTIMIZE_IO if a callback fails; OPTIMIZE_INVALID_MODEL for a damaged file;
+ * sessions keep. Only unpacked tensors of a packed file and converted tensors of a .gguf file are written to an
+ * unlinked file in the system's temporary folder, if they are larger than 1 MiB. Progress stage: "load", in bytes of
+ * one file. Returns OPTIMIZE_NOT_FOUND if there is no file `name` or no file with its external data; OPTIMIZE_IO if a
+ * callback fails; OPTIMIZE_INVALID_MODEL for a damaged file; OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB;
  * OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
  */
 OPTIMIZE_API

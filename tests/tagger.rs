@@ -43,7 +43,8 @@ fn compare(model: &Model, texts: &[Value]) {
             assert_eq!(spans.len(), wanted.len(), "{key} {text:?}: {spans:?}");
             for (span, wanted) in spans.iter().zip(wanted) {
                 let place = |key: &str| wanted[key].as_u64().unwrap() as usize;
-                // The pipeline has the space before a word in its span, where the tokenizer has it in the token.
+                // If a token includes the space before its word, so does the span of transformers' pipeline, but not
+                // that of the tagger.
                 let part = &text[place("start")..place("end")];
                 let start =
                     place("start") + if part.trim().is_empty() { 0 } else { part.len() - part.trim_start().len() };

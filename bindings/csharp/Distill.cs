@@ -123,25 +123,24 @@ namespace Optimize
         /// <summary>Decay of the learning rate.</summary>
         public Schedule Schedule { get; set; }
 
-        /// <summary>Weight of the divergence of logits in the loss; 0 is 1 if both models have logits, and otherwise
-        /// disables this part. For this and the next four weights, a negative value disables the part of the
-        /// loss.</summary>
+        /// <summary>Weight of the divergence of logits in the loss; 0 selects 1 if both models have logits, and
+        /// otherwise disables this part; a negative value always disables it.</summary>
         public double LogitsWeight { get; set; }
 
-        /// <summary>Weight of the cross-entropy with the tokens of the text, or with its classes; 0 disables
-        /// it.</summary>
+        /// <summary>Weight of the cross-entropy with the tokens of the text, or with its classes; 0 or a negative
+        /// value disables it.</summary>
         public double LabelsWeight { get; set; }
 
-        /// <summary>Weight of the mean squared difference of hidden states; 0 is 1 if a model has no logits, and
-        /// otherwise disables this part.</summary>
+        /// <summary>Weight of the mean squared difference of hidden states; 0 selects 1 if a model has no logits, and
+        /// otherwise disables this part; a negative value always disables it.</summary>
         public double HiddenWeight { get; set; }
 
-        /// <summary>Weight of 1 - cosine of hidden states; 0 is 1 if a model has no logits, and otherwise disables this
-        /// part.</summary>
+        /// <summary>Weight of 1 - cosine of hidden states; 0 selects 1 if a model has no logits, and otherwise disables
+        /// this part; a negative value always disables it.</summary>
         public double CosineWeight { get; set; }
 
         /// <summary>Weight of the divergence of self-attention relations (queries, keys, values) in the last layer; 0
-        /// disables it.</summary>
+        /// or a negative value disables it.</summary>
         public double RelationsWeight { get; set; }
 
         /// <summary>Share of the steps in which the learning rate warms up; 0 is 0.05, a negative value disables the
@@ -170,7 +169,7 @@ namespace Optimize
         /// <summary>Number of steps between checkpoints; 0 is an interval of ten minutes.</summary>
         public ulong CheckpointEvery { get; set; }
 
-        /// <summary>Seed of the order in which the text is read.</summary>
+        /// <summary>Seed of the order in which the text is read, and of random initial values.</summary>
         public ulong Seed { get; set; }
 
         /// <summary>Names or globs of modules or weights that are not trained; null for none.</summary>

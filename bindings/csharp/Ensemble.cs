@@ -9,16 +9,18 @@ namespace Optimize
     /// <summary>Method by which the outputs of the members are combined.</summary>
     public enum EnsembleMethod
     {
-        /// <summary>Mean of the probabilities, of the normalized embeddings, or of the numeric outputs.</summary>
+        /// <summary>Mean of the probabilities, of the normalized embeddings, or of the numeric outputs, weighted by
+        /// Weights if they are given.</summary>
         Mean = 0,
 
         /// <summary>The same mean as with Mean, weighted by Weights, which are required.</summary>
         Weighted = 1,
 
-        /// <summary>Softmax of the mean of the logits.</summary>
+        /// <summary>Softmax of the weighted mean of the logits, each divided by its temperature.</summary>
         Logits = 2,
 
-        /// <summary>Normalized product of the probabilities.</summary>
+        /// <summary>Normalized product of the probabilities, each to the power of its weight times the number of
+        /// members.</summary>
         Product = 3,
 
         /// <summary>Maximum probability of each token, normalized.</summary>
@@ -31,7 +33,7 @@ namespace Optimize
         Vote = 6,
 
         /// <summary>Probabilities of the first member divided by those of the second, for tokens whose probability in
-        /// the first member is at least a tenth of the maximum.</summary>
+        /// the first member is at least a tenth of the maximum, and 0 for other tokens; normalized.</summary>
         Contrastive = 7,
 
         /// <summary>The text, of those that the members generate, with the best score from all members.</summary>
@@ -84,7 +86,8 @@ namespace Optimize
         /// a negative number for 0.</summary>
         public double LengthPenalty { get; set; }
 
-        /// <summary>Weights of the members, at least 0, one per member; null for equal weights.</summary>
+        /// <summary>Weights of the members, at least 0, one per member; null for equal weights. The methods Max, Median
+        /// and Contrastive use no weights, and refuse them.</summary>
         [AllowNull, MaybeNull] public IList<double> Weights { get; set; }
 
         /// <summary>Temperatures above 0, one per member, which divide the logits of the member; null for 1.</summary>

@@ -174,8 +174,9 @@ namespace Optimize
         /// for no limit. Needs ONNX Runtime.</summary>
         public ulong TargetSize { get; set; }
 
-        /// <summary>Whether speed is measured, and nodes that are not faster when quantized stay float. Needs ONNX
-        /// Runtime.</summary>
+        /// <summary>Whether the speed is compared with products or tables of one shape (static: nodes of one operator)
+        /// in float, and those that are slower quantized stay float. If a static result is still slower than the
+        /// original, the call throws Status.GateNotMet. Needs ONNX Runtime.</summary>
         public bool NeverSlower { get; set; }
 
         /// <summary>Calibration tensors by the name of the input, instead of Calibration; null for none. The first
@@ -270,7 +271,7 @@ namespace Optimize
         [AllowNull, MaybeNull] public IDictionary<string, Tensor> Inputs { get; set; }
 
         /// <summary>Whether you trust the source of the models. Engines inside a model contain executable code; if
-        /// false, such a model leads to Status.Untrusted.</summary>
+        /// false, such a model leads to Status.Untrusted on a device.</summary>
         public bool TrustEngines { get; set; }
 
         /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>

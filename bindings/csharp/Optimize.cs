@@ -486,8 +486,8 @@ namespace Optimize
         /// <summary>Creates a session of a model, which may be disposed of before the session. Throws
         /// Status.RuntimeMissing if ONNX Runtime is not found, and Status.Runtime, InvalidModel or Unsupported if ONNX
         /// Runtime refuses the model. Also throws Status.BackendMissing or DeviceMissing if the provider, the kernels
-        /// or the device of the options cannot be used; and Status.Untrusted if the model contains engines and
-        /// TrustEngines is false.</summary>
+        /// or the device of the options cannot be used; and Status.Untrusted if a model that contains engines is to run
+        /// on a device and TrustEngines is false.</summary>
         public Session CreateSession(Model model, [AllowNull] SessionOptions options = null,
             [AllowNull] Call call = null)
         {

@@ -90,8 +90,9 @@ namespace Optimize
         /// <summary>Minimum number of elements of a weight to prune; 0 for 1024.</summary>
         public ulong MinElements { get; set; }
 
-        /// <summary>Names or globs of the modules, weights or nodes to prune; null for all weights of MatMul, Gemm and
-        /// Conv.</summary>
+        /// <summary>Names or globs of the modules, weights or nodes to prune; null for all weights of MatMul,
+        /// FusedMatMul, Gemm, Conv, ConvTranspose and Attention (com.microsoft). Weights of LSTM, GRU and RNN must be
+        /// named. An embedding table that is named without a wildcard is pruned without Embeddings, too.</summary>
         [AllowNull, MaybeNull] public IList<string> TargetModules { get; set; }
 
         /// <summary>Names or globs of modules to leave unchanged, even if TargetModules matches them; null for

@@ -39,7 +39,7 @@ namespace Optimize
         public bool RoundActivations { get; set; }
 
         /// <summary>Whether you trust the source of the model. Engines inside a model contain executable code; if
-        /// false, such a model leads to Status.Untrusted.</summary>
+        /// false, such a model leads to Status.Untrusted on a device.</summary>
         public bool TrustEngines { get; set; }
 
         /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>

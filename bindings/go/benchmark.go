@@ -26,7 +26,7 @@ type BenchmarkOptions struct {
 	// The first dimension of each tensor counts samples.
 	Inputs       map[string]*Tensor
 	Execution    Execution // execution provider, device, kernels and precision of both models
-	TrustEngines bool      // whether you trust the source of the models; otherwise, one with engines is ErrUntrusted
+	TrustEngines bool      // whether you trust the source of models with engines; if not, ErrUntrusted on a device
 }
 
 // Benchmark compares two models: speed, load time, memory, size, and outputs. The results are in the fields Benchmark

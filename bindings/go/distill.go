@@ -59,7 +59,7 @@ type DistillOptions struct {
 	MaxSteps                  uint64   // maximum number of steps; 0 for no limit
 	EvaluateEvery             uint64   // number of steps between validations; 0 for ten validations during the training
 	CheckpointEvery           uint64   // number of steps between checkpoints; 0 for one every ten minutes
-	Seed                      uint64   // seed of the order in which the text is read
+	Seed                      uint64   // seed of the order of the text and of random initial values
 	Freeze                    []string // names or globs of modules or weights to keep unchanged; none to train all
 	StudentLayers             string   // layers of the teacher that form the student: "layers:every-other" or "layers:6"
 	Checkpoint                string   // path of the checkpoint file, which is removed after the training; "" for none

@@ -14,11 +14,13 @@ import (
 type EnsembleMethod int32
 
 // The methods of combination. EnsembleMean averages probabilities, normalized embeddings or numeric outputs.
-// EnsembleContrastive uses only tokens to which the first member gives at least a tenth of its maximum probability.
+// EnsembleProduct raises each probability to the power of its weight times the number of members. EnsembleContrastive
+// gives 0 to tokens to which the first member gives less than a tenth of its maximum probability. EnsembleMax,
+// EnsembleMedian and EnsembleContrastive use no weights: Weights are an error with them.
 const (
-	EnsembleMean        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEAN        // mean with equal weights
+	EnsembleMean        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEAN        // mean, with Weights if they are given
 	EnsembleWeighted    EnsembleMethod = C.OPTIMIZE_ENSEMBLE_WEIGHTED    // mean with Weights, which are required
-	EnsembleLogits      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_LOGITS      // softmax of the mean of the logits
+	EnsembleLogits      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_LOGITS      // softmax of the weighted mean of the logits
 	EnsembleProduct     EnsembleMethod = C.OPTIMIZE_ENSEMBLE_PRODUCT     // normalized product of the probabilities
 	EnsembleMax         EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MAX         // maximum probability of each token, normalized
 	EnsembleMedian      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEDIAN      // median probability of each token, normalized

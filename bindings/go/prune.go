@@ -14,7 +14,7 @@ type PruneMethod int32
 const (
 	PruneMagnitude  PruneMethod = C.OPTIMIZE_PRUNE_MAGNITUDE  // sets the weights with the smallest magnitude to zero
 	PruneRandom     PruneMethod = C.OPTIMIZE_PRUNE_RANDOM     // sets random weights to zero; Seed selects them
-	PruneWanda      PruneMethod = C.OPTIMIZE_PRUNE_WANDA      // sets the smallest by magnitude x norm of input to zero
+	PruneWanda      PruneMethod = C.OPTIMIZE_PRUNE_WANDA      // zeroes weights of least magnitude x input norm, per output
 	PruneSparseGPT  PruneMethod = C.OPTIMIZE_PRUNE_SPARSEGPT  // sets weights to zero, and changes others to compensate
 	PruneStructured PruneMethod = C.OPTIMIZE_PRUNE_STRUCTURED // removes neurons, channels and attention heads
 )
@@ -33,6 +33,10 @@ const (
 // PruneOptions are the options of Context.Prune. Units are the neurons, channels and attention heads that structured
 // pruning removes. If Sparsity is 0, the share is 0.5 or that of the pattern; with DropLayers or Layers, only layers
 // are removed then.
+//
+// Without TargetModules, all weights of MatMul, FusedMatMul, Gemm, Conv, ConvTranspose and com.microsoft's Attention
+// are pruned; weights of LSTM, GRU and RNN must be named. An embedding table that is named without a wildcard is pruned
+// without Embeddings, too.
 type PruneOptions struct {
 	Method        PruneMethod
 	Sparsity      float64 // share of zeros in each weight, or of units to remove; 0 for 0.5, with the exceptions above
@@ -47,7 +51,7 @@ type PruneOptions struct {
 	DropLayers    uint32   // structured: number of layers to remove, the least influential ones on the calibration data
 	Seed          uint64   // seed of random choices
 	MinElements   uint64   // minimum number of elements of a weight to prune; 0 for 1024
-	TargetModules []string // names or globs of modules to prune; none for all weights of MatMul, Gemm and Conv
+	TargetModules []string // names or globs of modules to prune; none for those listed above
 	Exclude       []string // names or globs of modules to leave unchanged, even if TargetModules matches them
 	Overrides     []string // texts GLOB=SPARSITY, which set another sparsity for matching modules; the first match counts
 	Calibration   string   // calibration text for methods that measure activations; "" for none

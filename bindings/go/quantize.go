@@ -89,7 +89,7 @@ type QuantizeOptions struct {
 	SmoothQuant       float64           // static and dynamic: alpha of SmoothQuant, 0 to 1; 0 disables it
 	MaxQualityLoss    float64           // maximum loss of each judged output (docs/report.md); 0 for no limit
 	TargetSize        uint64            // maximum size of the result in bytes; 0 for no limit
-	NeverSlower       bool              // whether nodes that are not measurably faster when quantized stay float
+	NeverSlower       bool              // whether nodes that are measurably slower when quantized stay float
 	// CalibrationTensors are the calibration tensors by the name of the input, instead of Calibration; none for no
 	// tensors. The first dimension of each tensor counts samples.
 	CalibrationTensors map[string]*Tensor

@@ -32,7 +32,7 @@ type SessionOptions struct {
 	OptimizationLevel OptimizationLevel
 	DisablePrepacking bool // whether weights are not reordered for this processor: less memory, slower runs
 	RoundActivations  bool // whether activations of block-quantized products are rounded to 8 bits: faster, less exact
-	TrustEngines      bool // whether you trust the source of the model; otherwise, one with engines is ErrUntrusted
+	TrustEngines      bool // whether you trust the source of a model with engines; if not, ErrUntrusted on a device
 	Execution         Execution
 }
 
@@ -55,7 +55,8 @@ func (o *SessionOptions) c(m *memory) C.optimize_session_options_t {
 // NewSession creates a session of a model, which may be closed before the session. It fails with ErrRuntimeMissing if
 // ONNX Runtime is not found, and with ErrRuntime, ErrInvalidModel or ErrUnsupported if ONNX Runtime refuses the model.
 // It also fails with ErrBackendMissing or ErrDeviceMissing if the provider, the kernels or the device of the options
-// cannot be used; and with ErrUntrusted if the model contains engines and TrustEngines is false.
+// cannot be used; and with ErrUntrusted if a model that contains engines is to run on a device and TrustEngines is
+// false.
 func (c *Context) NewSession(ctx context.Context, model *Model, o *SessionOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {

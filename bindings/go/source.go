@@ -22,7 +22,8 @@ import (
 // that the model keeps, so that fsys may decrypt files or read them from an archive.
 //
 // It fails with ErrNotFound if the file, or one with its external data, does not exist, with ErrInvalidModel for a
-// damaged file, and with ErrUnsupported like Load. Other errors of fsys are returned as they are.
+// damaged file, with ErrLimitExceeded for an .onnx file above 2 GiB, and with ErrUnsupported like Load. Other errors of
+// fsys are returned as they are.
 func (c *Context) LoadFS(ctx context.Context, fsys fs.FS, name string) (*Model, error) {
 	context, err := c.acquire()
 	if err != nil {

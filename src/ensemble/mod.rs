@@ -58,15 +58,18 @@ choice! {
     pub enum Method: optimize_ensemble_method_t = Mean {
         /// The mean of the probabilities.
         ///
-        /// For embeddings, the mean of the normalized vectors; for numbers, the mean of the numbers.
+        /// For embeddings, the mean of the normalized vectors; for numbers, the mean of the numbers. Weights are used
+        /// if they are given.
         Mean = 0, "mean";
         /// The weighted mean of the probabilities, which requires weights.
         ///
         /// For embeddings and numbers, the weighted mean as in [`Method::Mean`].
         Weighted = 1, "weighted";
-        /// The softmax of the mean of the logits.
+        /// The softmax of the weighted mean of the logits, each divided by its temperature.
         Logits = 2, "logits";
         /// The normalized product of the probabilities.
+        ///
+        /// Each is raised to the power of its weight times the number of members.
         Product = 3, "product";
         /// The maximum probability of each token.
         ///
@@ -80,7 +83,8 @@ choice! {
         Vote = 6, "vote";
         /// The probabilities of the first member divided by those of the second.
         ///
-        /// The result is normalized. Tokens that the first member does not consider plausible get the probability 0.
+        /// The result is normalized. Tokens whose probability in the first member is below a tenth of the maximum get
+        /// the probability 0.
         Contrastive = 7, "contrastive";
         /// The text with the best score: each member generates texts, and all members score them.
         Rerank = 8, "rerank";
@@ -128,7 +132,7 @@ pub struct EnsembleOptions {
     /// Method by which the outputs of the members are combined. Default: [`Method::Mean`].
     pub method: Method,
     /// Weights of the members, 0 or more, which are normalized to the sum 1. Empty (default): equal weights. The
-    /// methods `max`, `median` and `contrastive` use no weights.
+    /// methods `max`, `median` and `contrastive` use no weights, and fail with `InvalidArgument` if some are given.
     pub weights: Vec<f64>,
     /// Temperatures of the members, at least 0.001, by which their logits are divided. Empty (default): 1.
     pub temperatures: Vec<f64>,

@@ -51,7 +51,7 @@ pub struct optimize_call_t {
     /// Cancel token that ends the call with OPTIMIZE_CANCELLED, or NULL.
     pub cancel: *const optimize_cancel_t,
 }
-// SAFETY: repr(C), two u32 and three pointers: no padding, and NULL is valid in all three.
+// SAFETY: repr(C), two u32 and three pointers that may be NULL: no padding, all zero is valid.
 unsafe impl Options for optimize_call_t {}
 
 /// Runs `body` with the caller's progress, timeout and cancel token, and returns its result. If the token has been

@@ -111,7 +111,8 @@ pub struct optimize_context_options_t {
     /// threads; memory of devices; tensors of the program; and the memory that techniques need while they run.
     pub memory_limit: u64,
 }
-// SAFETY: repr(C), two u32, three pointers that may be NULL, two 32-bit integers and a u64.
+// SAFETY: repr(C), two u32, three pointers that may be NULL, two 32-bit integers and a u64: no padding, all zero is
+// valid.
 unsafe impl Options for optimize_context_options_t {}
 
 /// Creates a context. ONNX Runtime is opened when it is first needed: loading and saving, for example, do not need it,

@@ -102,17 +102,20 @@ pub struct optimize_distill_options_t {
     pub divergence: i32,
     /// Decay of the learning rate, an optimize_schedule_t.
     pub schedule: i32,
-    /// Weight of the divergence of logits in the loss; 0 selects 1 if both models have logits, otherwise 0. For this
-    /// and the next four weights, a negative value disables the part of the loss.
+    /// Weight of the divergence of logits in the loss; 0 selects 1 if both models have logits, and otherwise disables
+    /// this part; a negative value always disables it.
     pub logits_weight: f64,
     /// Weight of the cross-entropy with the tokens of the text, or for classifiers with the classes (`"label"` of JSON
-    /// lines); 0 disables it.
+    /// lines); 0 or a negative value disables it.
     pub labels_weight: f64,
-    /// Weight of the mean squared difference of hidden states; 0 selects 1 if a model has no logits, otherwise 0.
+    /// Weight of the mean squared difference of hidden states; 0 selects 1 if a model has no logits, and otherwise
+    /// disables this part; a negative value always disables it.
     pub hidden_weight: f64,
-    /// Weight of 1 - cosine of hidden states; 0 selects 1 if a model has no logits, otherwise 0.
+    /// Weight of 1 - cosine of hidden states; 0 selects 1 if a model has no logits, and otherwise disables this part; a
+    /// negative value always disables it.
     pub cosine_weight: f64,
-    /// Weight of the divergence of self-attention relations (queries, keys, values) in the last layer; 0 disables it.
+    /// Weight of the divergence of self-attention relations (queries, keys, values) in the last layer; 0 or a negative
+    /// value disables it.
     pub relations_weight: f64,
     /// Share of the steps in which the learning rate warms up; 0 selects 0.05, a negative value disables the warm-up.
     pub warmup_ratio: f64,
@@ -130,7 +133,7 @@ pub struct optimize_distill_options_t {
     pub evaluate_every: u64,
     /// Number of steps between checkpoints; 0 selects an interval of ten minutes.
     pub checkpoint_every: u64,
-    /// Seed of the order in which the text is read.
+    /// Seed of the order in which the text is read, and of random initial values.
     pub seed: u64,
     /// Array of `freeze_count` names or globs of modules or weights to keep unchanged.
     pub freeze: *const *const c_char,

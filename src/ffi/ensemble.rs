@@ -29,13 +29,13 @@ handle!(optimize_ensemble_t(Ensemble), b"opt-ense", "ensemble");
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_ensemble_method_t {
-    /// Mean of the probabilities, of the normalized embeddings, or of the numeric outputs.
+    /// Mean of the probabilities, of the normalized embeddings, or of the numeric outputs, weighted by any `weights`.
     OPTIMIZE_ENSEMBLE_MEAN = 0,
     /// Mean like OPTIMIZE_ENSEMBLE_MEAN, weighted by `weights`, which are required.
     OPTIMIZE_ENSEMBLE_WEIGHTED = 1,
-    /// Softmax of the mean of the logits.
+    /// Softmax of the weighted mean of the logits, each divided by its temperature.
     OPTIMIZE_ENSEMBLE_LOGITS = 2,
-    /// Normalized product of the probabilities.
+    /// Normalized product of the probabilities, each to the power of its weight times the number of members.
     OPTIMIZE_ENSEMBLE_PRODUCT = 3,
     /// Maximum probability of each token or class, normalized so that the sum is 1; maximum of numeric outputs.
     OPTIMIZE_ENSEMBLE_MAX = 4,
@@ -44,7 +44,7 @@ pub enum optimize_ensemble_method_t {
     /// Sum of the weights of the members that rank the token or class first.
     OPTIMIZE_ENSEMBLE_VOTE = 6,
     /// Probabilities of the first of two members divided by those of the second, for tokens whose probability in the
-    /// first member is at least a tenth of the maximum.
+    /// first member is at least a tenth of the maximum, and 0 for other tokens; normalized.
     OPTIMIZE_ENSEMBLE_CONTRASTIVE = 7,
     /// Each member generates texts, all members score all of these texts, and the text with the best score is selected.
     OPTIMIZE_ENSEMBLE_RERANK = 8,
@@ -88,7 +88,7 @@ pub struct optimize_ensemble_options_t {
     /// Rerank: power, up to 10, of the number of tokens by which the log-probability of a text is divided; 0 selects 1,
     /// a negative value disables the division.
     pub length_penalty: f64,
-    /// Array of `weight_count` weights of members (0 or more, normalized to the sum 1). NULL selects equal weights.
+    /// Array of `weight_count` weights (0 or more, normalized), not with max, median or contrastive; NULL: equal ones.
     pub weights: *const f64,
     /// Number of elements in `weights`.
     pub weight_count: u64,

@@ -67,7 +67,7 @@ pub struct optimize_generator_options_t {
     pub reserved2: u32,
 }
 // SAFETY: repr(C), six 32-bit integers, a pointer that may be NULL, two 32-bit integers, a pointer that may be NULL and
-// four 32-bit integers: no padding.
+// four 32-bit integers: no padding, all zero is valid.
 unsafe impl Options for optimize_generator_options_t {}
 
 /// Returns the session options that the C options of a generator select. Fails with `InvalidArgument` for an invalid

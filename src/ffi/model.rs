@@ -66,15 +66,16 @@ pub struct optimize_save_options_t {
     /// restores the original bits of the weights.
     pub packed: u32,
 }
-// SAFETY: repr(C), three 32-bit integers.
+// SAFETY: repr(C), three 32-bit integers: no padding, all zero is valid.
 unsafe impl Options for optimize_save_options_t {}
 
 /// Loads a model from an .onnx file, a folder that contains one (for example as model.onnx or onnx/model.onnx), a
 /// Hugging Face checkpoint, a .gguf file, a package, or the manifest of an ensemble. Weights are memory-mapped and not
 /// read, so that loading usually takes milliseconds for any size. Weights that must be converted, such as those of
-/// packed files and block-quantized ones of GGUF files, are an exception: they are written to an unlinked file in the
-/// system's temporary folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. The
-/// cancel token and the timeout of `call` are checked only before the loading begins, and no progress is reported.
+/// packed files and block-quantized ones of GGUF files, are an exception: those larger than 1 MiB are written to an
+/// unlinked file in the system's temporary folder. `optimize_model_inspect` lists unused content of the model's files
+/// as `warnings`. The cancel token and the timeout of `call` are checked only before the loading begins, and no
+/// progress is reported.
 ///
 /// Returns OPTIMIZE_INVALID_MODEL for a damaged file (the error says where); OPTIMIZE_NOT_FOUND if there is nothing at
 /// `path`, or no model in the folder; OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is
@@ -101,8 +102,9 @@ pub unsafe extern "C" fn optimize_model_load(
 
 /// Loads a model from a copy of the `size` bytes at `data`: the content of an .onnx file, a packed file, a .gguf file
 /// or a package in one file. An .onnx file with external data is refused: pass its path to `optimize_model_load`, or
-/// its files to `optimize_model_load_source`. The cancel token and the timeout of `call` are checked only before the
-/// loading begins, and no progress is reported.
+/// its files to `optimize_model_load_source`. Unpacked tensors of a packed file and converted tensors of a .gguf file
+/// are written to an unlinked file in the system's temporary folder if they are larger than 1 MiB. The cancel token and
+/// the timeout of `call` are checked only before the loading begins, and no progress is reported.
 ///
 /// Returns OPTIMIZE_INVALID_MODEL for a damaged model; OPTIMIZE_INVALID_ARGUMENT for a model with external data;
 /// OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB; OPTIMIZE_UNSUPPORTED for a format, an architecture or a type

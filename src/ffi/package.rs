@@ -47,7 +47,7 @@ pub struct optimize_dimension_t {
     /// Maximum size of the dimension; 0 means no limit.
     pub max: u64,
 }
-// SAFETY: repr(C), two u32, two pointers that may be NULL and two u64: no padding.
+// SAFETY: repr(C), two u32, two pointers that may be NULL and two u64: no padding, all zero is valid.
 unsafe impl Options for optimize_dimension_t {}
 
 /// Options of `optimize_package_compile`. Fields that are 0 or NULL have their defaults: the model as it is, with fixed
@@ -100,7 +100,7 @@ pub struct optimize_package_compile_options_t {
     pub lineage_count: u64,
 }
 // SAFETY: repr(C), two u32, two u64, four pointers that may be NULL, four u32, a pointer, a u64, two pointers, a u64:
-// no padding.
+// no padding, all zero is valid.
 unsafe impl Options for optimize_package_compile_options_t {}
 
 /// Options of `optimize_package_open`. Fields that are 0 or NULL have their defaults.
@@ -117,7 +117,7 @@ pub struct optimize_package_open_options_t {
     /// Public ed25519 key that must have signed the package, as 64 hexadecimal digits; or NULL.
     pub public_key: *const c_char,
 }
-// SAFETY: repr(C), two u32 and two pointers that may be NULL.
+// SAFETY: repr(C), two u32 and two pointers that may be NULL: no padding, all zero is valid.
 unsafe impl Options for optimize_package_open_options_t {}
 
 /// Returns a string, or `None` for NULL.
@@ -223,7 +223,7 @@ unsafe fn add_dimensions(asked: &mut Asked, first: *const optimize_dimension_t, 
         bail!(LimitExceeded, "dimension_count is {count}; the limit is {}", limits::PACKAGE_RANGES);
     }
     for index in 0..count as usize {
-        // SAFETY: the contract of this function. A caller of another version has structs of another, but equal, size.
+        // SAFETY: the contract of this function. All structs have the same size, which depends on the caller's version.
         let (range, input, name) = unsafe {
             let stride = first.cast::<u32>().read() as usize;
             let range = options::read(first.byte_add(index * stride))?;

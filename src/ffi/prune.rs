@@ -101,8 +101,9 @@ pub struct optimize_prune_options_t {
     pub min_elements: u64,
     /// Array of `target_module_count` names or globs of modules, weights or nodes ("query", "mlp.fc1",
     /// "layer.*.mlp.*"). Each must match a name, or consecutive parts of a name between dots or slashes. NULL selects
-    /// all weights of MatMul, Gemm and Conv. Structured pruning removes outputs of these modules, or inputs if
-    /// outputs cannot be removed.
+    /// all weights of MatMul, FusedMatMul, Gemm, Conv, ConvTranspose and Attention (com.microsoft); weights of LSTM,
+    /// GRU and RNN must be named. An embedding table that is named without a wildcard is pruned without `embeddings`,
+    /// too. Structured pruning removes outputs of these modules, or inputs if outputs cannot be removed.
     pub target_modules: *const *const c_char,
     /// Number of names in `target_modules`.
     pub target_module_count: u64,

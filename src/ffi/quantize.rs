@@ -126,8 +126,9 @@ pub struct optimize_quantize_options_t {
     pub calibration_windows: u32,
     /// Number of tokens per window; 0 selects 512, or the limit of the model if it is less.
     pub calibration_length: u32,
-    /// A value other than 0 measures speed, and keeps nodes float that are not faster when quantized. Needs ONNX
-    /// Runtime.
+    /// A value other than 0 compares the speed with products or tables of one shape (static: nodes of one operator) in
+    /// float, and keeps those float that are slower quantized. If a static result is still slower than the original,
+    /// the call returns OPTIMIZE_GATE_NOT_MET. Needs ONNX Runtime.
     pub never_slower: u32,
     /// Minimum number of elements of a weight to quantize; 0 selects 1024. Static quantization ignores it for Conv.
     pub min_elements: u64,

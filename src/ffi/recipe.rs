@@ -27,7 +27,7 @@ pub struct optimize_apply_options_t {
     /// Number of bytes of `data`.
     pub data_size: u64,
 }
-// SAFETY: repr(C), two u32, a pointer that may be NULL and a u64: no padding.
+// SAFETY: repr(C), two u32, a pointer that may be NULL and a u64: no padding, all zero is valid.
 unsafe impl Options for optimize_apply_options_t {}
 
 /// Returns the data of the caller, or `None` if `data` is NULL. Fails with `InvalidArgument` if only one of pointer and

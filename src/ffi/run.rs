@@ -148,7 +148,8 @@ unsafe fn destinations<'a>(first: *const optimize_output_t, count: usize) -> Res
         bail!(InvalidArgument, "outputs is NULL, or output_count is not from 1 to {}", limits::RUN_VALUES);
     }
     let one = |index: usize| {
-        // SAFETY: same contract. A caller of another version has structs of another size, all of the same size.
+        // SAFETY: same contract. The structs of a caller of another version have another size, which is the same for
+        // all of them.
         unsafe {
             let stride = first.cast::<u32>().read() as usize;
             let given = options::read(first.byte_add(index * stride))?;

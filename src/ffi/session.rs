@@ -218,7 +218,8 @@ pub struct optimize_session_options_t {
     /// they cannot be used.
     pub precision: i32,
 }
-// SAFETY: repr(C), eight 32-bit integers, a pointer that may be NULL and two 32-bit integers.
+// SAFETY: repr(C), eight 32-bit integers, a pointer that may be NULL and two 32-bit integers: no padding, all zero is
+// valid.
 unsafe impl Options for optimize_session_options_t {}
 
 /// Creates a session of a model on ONNX Runtime. The model may be freed before the session.

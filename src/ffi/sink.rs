@@ -38,7 +38,7 @@ pub struct optimize_sink_t {
     /// User data passed to the callback.
     pub user_data: *mut c_void,
 }
-// SAFETY: repr(C), two u32 and two pointers that may be NULL: no padding.
+// SAFETY: repr(C), two u32 and two pointers that may be NULL: no padding, all zero is valid.
 unsafe impl Options for optimize_sink_t {}
 
 /// The callback of a sink.

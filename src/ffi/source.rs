@@ -60,7 +60,7 @@ pub struct optimize_source_t {
     /// User data passed to the callbacks.
     pub user_data: *mut c_void,
 }
-// SAFETY: repr(C), two u32 and three pointers that may be NULL: no padding.
+// SAFETY: repr(C), two u32 and three pointers that may be NULL: no padding, all zero is valid.
 unsafe impl Options for optimize_source_t {}
 
 /// The callbacks of a source.
@@ -131,8 +131,10 @@ pub(super) fn failure(callback: &str, code: i32) -> crate::error::Error {
 /// Loads a model from the file `name` of a source: an .onnx file, a packed file, a .gguf file, or a package in one
 /// file. External data of an .onnx file, and the files next to it (tokenizer.json, config.json ...), are read from the
 /// source, by names in the folder of `name`. The files are read during this call, into memory that the model and its
-/// sessions keep. Progress stage: "load", in bytes of one file. Returns OPTIMIZE_NOT_FOUND if there is no file `name`
-/// or no file with its external data; OPTIMIZE_IO if a callback fails; OPTIMIZE_INVALID_MODEL for a damaged file;
+/// sessions keep. Only unpacked tensors of a packed file and converted tensors of a .gguf file are written to an
+/// unlinked file in the system's temporary folder, if they are larger than 1 MiB. Progress stage: "load", in bytes of
+/// one file. Returns OPTIMIZE_NOT_FOUND if there is no file `name` or no file with its external data; OPTIMIZE_IO if a
+/// callback fails; OPTIMIZE_INVALID_MODEL for a damaged file; OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB;
 /// OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load_source(

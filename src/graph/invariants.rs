@@ -2,8 +2,8 @@
 //!
 //! Exporters of recurrent layers write a `Loop` or `Scan` whose state contains the weights: each is an initial value
 //! of the state, a constant, and the body returns it unchanged. As the input of the body, a weight is not a constant of
-//! the nodes that read it. [`hoisted`] makes these nodes read the constant itself, which subgraphs can see. The state of
-//! a nested loop, and of a loop that takes the weight from the outputs of another one, is treated alike.
+//! the nodes that read it. [`hoisted`] makes these nodes read the constant itself, which subgraphs can see. The state
+//! of a nested loop, and of a loop that takes the weight from the outputs of another one, is treated alike.
 
 use super::dead::read_values;
 use super::edit::node;
@@ -126,7 +126,8 @@ fn invariant(node: &NodeProto, weights: &HashMap<String, String>) -> Option<(usi
     (0..state.count).find_map(|index| {
         let weight = weights.get(node.input.get(state.before + index)?)?;
         let (inside, returned) = (body.input[state.before + index].name.as_deref()?, state.condition + index);
-        // An output of a graph must be a value of that graph.
+        // Another output with this name would become the weight of the enclosing graph, but an output must be a value
+        // of its own graph.
         let only_here = (0..body.output.len()).all(|other| other == returned || name(other) != Some(inside));
         let hidden = any_graph(body, &|graph| defined(graph).any(|name| name == weight));
         (is_kept(body, &state, index) && only_here && !hidden).then(|| (index, weight.clone()))

@@ -154,7 +154,8 @@ impl<'a> View<'a> {
     pub fn is_optional_input(&self, body: BodyId, name: &str) -> bool {
         let content = &self.bodies[body];
         let inputs = content.graph.map_or(&[][..], |graph| &graph.input);
-        // A value that a node passes to its subgraph replaces the initializer in every IR version.
+        // In the main graph this depends on the IR version (`defaults`); in a subgraph, the value that the node passes
+        // always replaces the initializer.
         (self.defaults || content.parent.is_some()) && inputs.iter().any(|i| i.name.as_deref() == Some(name))
     }
 

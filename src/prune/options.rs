@@ -158,8 +158,9 @@ pub struct PruneOptions {
     /// Seed of random choices. Default: 0.
     pub seed: u64,
     /// Names or globs of modules, weights or nodes: `query`, `mlp.fc1`, `layer.*.mlp.*`; each may match a part of a
-    /// longer name, from dot to dot. Empty means all weights of `MatMul`, `Gemm` and `Conv`; those of `LSTM` and
-    /// `GRU` must be named.
+    /// longer name, from dot to dot. Empty (default) means all weights of `MatMul`, `FusedMatMul`, `Gemm`, `Conv`,
+    /// `ConvTranspose` and `Attention` (com.microsoft); those of `LSTM`, `GRU` and `RNN` must be named. An embedding
+    /// table that is named without a wildcard is pruned without `embeddings`, too.
     pub target_modules: Vec<String>,
     /// Names or globs of weights to leave unchanged, like `target_modules`, over which they have priority. Default:
     /// none.

@@ -158,7 +158,8 @@ pub struct QuantizeOptions {
     /// (default) for no limit.
     pub target_size: u64,
     /// Whether products or tables of one shape (static: nodes of one operator) stay float if the model runs faster with
-    /// them in float than quantized, as measured on this machine. Default: `false`.
+    /// them in float than quantized, as measured on this machine. If a static result is still slower than the original,
+    /// the call fails with `GateNotMet`. Default: `false`.
     pub never_slower: bool,
     /// Whether an int8 weight has one scale per output channel (default) or a single scale.
     pub per_channel: bool,

@@ -179,7 +179,8 @@ impl On<'_> {
         let step = json!({ "operation": "compile", "library_version": env!("CARGO_PKG_VERSION"), "recipe": [json] });
         let options = &CompileOptions { lineage: vec![step], ..options.clone() };
         let made = package::compile(self.runtime, model, output, options, self.call)?;
-        // The manifest has the hashes of all other files.
+        // The hash of the manifest stands for the package: the manifest has the hashes of all files except its own, its
+        // SHA-256 file and its signature.
         let manifest = made.files.iter().find(|file| file.path.ends_with(package::manifest::OURS));
         let sha256 = manifest.or(made.files.first()).map_or(String::new(), |file| file.sha256.clone());
         let bytes = made.files.iter().map(|file| file.bytes).sum();

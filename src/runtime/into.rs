@@ -63,7 +63,7 @@ impl Destination<'_> {
 
 impl Session {
     /// Runs the model like [`Session::run`], and writes the outputs to `outputs`. They are written without a copy,
-    /// except on a GPU, if one is empty, or if one has the name of an input.
+    /// except on a GPU, or if one of them is empty or has the name of an input: then all are copied.
     ///
     /// Fails with the errors of [`Session::run`], with [`Kind::Unsupported`] for strings, and with
     /// [`Kind::InvalidArgument`] if an output has another type or shape than its [`Destination`]. The latter is also

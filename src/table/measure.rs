@@ -48,7 +48,7 @@ pub(super) struct How {
     pub threads: usize,
     /// Maximum number of rounds of each visit, for each size.
     pub runs: usize,
-    /// Time in seconds after which a visit begins no further round, for each size.
+    /// Time in seconds after which a visit begins no further round once it has made [`FEWEST`] rounds, for each size.
     pub max_seconds: f64,
 }
 

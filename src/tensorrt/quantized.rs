@@ -36,8 +36,9 @@ pub(super) struct Weighted<'w> {
     pub axis: usize,
 }
 
-/// Returns the weight of a product (`MatMul`, `Gemm` or `Conv`), or as the inner error the reason why there is no
-/// weight that can be quantized; `None` for other nodes. `constants` are the float32 initializers by name.
+/// Returns the weight of a product (`MatMul`, `Gemm` or `Conv`), which is its second operand, or as the inner error the
+/// reason why this operand is no weight that can be quantized; `None` for other nodes. `constants` are the float32
+/// initializers by name.
 pub(super) fn weight_of<'w>(
     node: &NodeProto,
     constants: &HashMap<&'w str, &'w TensorProto>,

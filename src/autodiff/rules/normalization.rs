@@ -39,8 +39,9 @@ pub fn layer(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Returns the gradients of RMS normalization, which has no mean. With `n = x / deviation` and `h = g scale`, the
-/// gradient of `x` is `(h - n mean(h n)) / deviation`, and that of the scale `Σ g n`. Fails like [every rule](super).
+/// Returns the gradients of RMS normalization, which does not subtract the mean. With `d = sqrt(mean(x²) + ε)`,
+/// `n = x / d` and `h = g scale`, the gradient of `x` is `(h - n mean(h n)) / d`, and that of the scale `Σ g n`. Fails
+/// like [every rule](super).
 pub fn rms(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let axes = last_axes(t, step, x)?;

@@ -102,7 +102,7 @@ impl On {
 /// Arguments for the execution provider of sessions.
 #[derive(Args)]
 pub struct Device {
-    /// Execution provider; auto selects the first available of TensorRT, CUDA and CPU
+    /// Execution provider; auto selects the first available of TensorRT (which `distill` cannot use), CUDA and CPU
     #[arg(long, value_name = "auto|cpu|cuda|tensorrt", default_value = "cpu")]
     provider: String,
     /// Index of the device, from 0

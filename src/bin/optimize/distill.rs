@@ -89,7 +89,7 @@ pub struct Arguments {
     /// Share of the text that is held out for validation
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     validation_ratio: f32,
-    /// Seed of the order in which the text is read
+    /// Seed of the order in which the text is read, and of random initial values
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Maximum number of steps [default: no limit]

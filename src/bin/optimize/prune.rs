@@ -44,7 +44,8 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Names or globs of the modules, weights or nodes to prune, for example query key 'layer.*.mlp.*' [default: all
-    /// weights of MatMul, Gemm and Conv]
+    /// weights of MatMul, FusedMatMul, Gemm, Conv, ConvTranspose and com.microsoft's Attention; those of LSTM, GRU and
+    /// RNN must be named]
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     target_modules: Vec<String>,
     /// Another sparsity for matching modules, weights or nodes; repeat for several
@@ -81,7 +82,7 @@ pub struct Arguments {
     #[arg(long)]
     reconstruct: bool,
     /// Structured: number of layers to remove. These are the least influential layers on the calibration data, or
-    /// without data evenly spaced layers of the second half
+    /// without data evenly spaced layers of the second half (or of a larger part, if the second half has too few)
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     drop_layers: usize,
     /// Structured: indices of the layers to remove

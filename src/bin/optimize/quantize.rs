@@ -69,7 +69,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PER CENT", default_value_t = 99.99)]
     percentile: f64,
     /// Static and dynamic: alpha of SmoothQuant, from 0 to 1, which moves outliers of activations into the weights;
-    /// measured on --calibration or, for dynamic, on built-in sentences
+    /// measured on --calibration or, for dynamic with a tokenizer, on built-in sentences
     #[arg(long, value_name = "ALPHA", default_value_t = 0.0)]
     smooth_quant: f64,
     /// Maximum loss of quality: KL divergence in nats for logits, otherwise 1 - cosine; the most sensitive nodes stay
@@ -80,7 +80,8 @@ pub struct Arguments {
     /// from --bits up
     #[arg(long, value_name = "SIZE")]
     target_size: Option<Size>,
-    /// Measure speed, and keep nodes float that are not faster when quantized
+    /// Compare the speed with products or tables of one shape (static: nodes of one operator) in float, and keep those
+    /// float that are slower quantized; exit code 3 if a static result is still slower than the model
     #[arg(long)]
     never_slower: bool,
     /// Whether 8-bit weights use only 7 bits, as x86 processors without VNNI require

@@ -17,7 +17,7 @@ pub struct Texts {
     /// A text; repeat for several
     #[arg(short, long, value_name = "TEXT", conflicts_with = "data")]
     pub text: Vec<String>,
-    /// A file with one text per line, or a .jsonl file with a "text" (for pairs also a "second_text") per line; -
+    /// A file with one text per line, or a .jsonl file with a "text" (`classify`: also a "second_text") per line; -
     /// reads standard input. Blank lines have no result, but count in the "index" of the others
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,

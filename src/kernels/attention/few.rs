@@ -215,7 +215,8 @@ impl Block<'_> {
         let size = self.head.spec.value_size;
         let step = if V::LANES == 16 { 4 } else { 2 };
         let whole = size / (step * V::LANES) * (step * V::LANES);
-        // SAFETY: guaranteed by the caller; whole vectors are only loaded within a value vector.
+        // SAFETY: guaranteed by the caller; a whole SIMD vector is loaded only where it lies within the values of one
+        // token.
         unsafe {
             for at in (0..whole).step_by(step * V::LANES) {
                 if V::LANES == 16 {

@@ -166,7 +166,9 @@ pub struct Memory {
     pub queries: *mut f32,
     pub scores: *mut f32,
     pub factors: *mut f32,
+    /// Partial result of all keys so far.
     pub sum: Partial,
+    /// Partial result of the current block of keys, before it is merged into `sum`.
     pub part: Partial,
     pub widened: *mut f32,
     _memory: Scratch,

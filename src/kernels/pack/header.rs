@@ -12,7 +12,7 @@ const VERSION: u32 = 2;
 pub struct LinearHeader {
     /// Class of the kernels for which the weights are packed.
     pub(in crate::kernels) class: Class,
-    /// Precision of the products.
+    /// Precision of the weights.
     pub(in crate::kernels) precision: Precision,
     /// Number of inputs (K).
     pub(in crate::kernels) k: usize,

@@ -84,7 +84,7 @@ pub type Judged<T> = std::result::Result<T, &'static str>;
 
 /// The error of a rule for a node that reads a value of unknown shape; the reason names the node that lost the shape.
 pub const LOST: &str = "it reads a value of unknown shape";
-/// The error of a rule for a node with integer parameters that could not be followed.
+/// The error of a rule for a node whose integer parameters are not known (see [`Analysis::list`]).
 pub const COMPUTED: &str = "its parameters are computed";
 
 /// The dependencies between the axes of a model.

@@ -193,8 +193,7 @@ impl<'a> Selection<'_, 'a> {
         options: &QuantizeOptions,
     ) -> Judged<Option<(Option<String>, Role<'a>)>> {
         if let Some(rule) = operators::rule(node, self.opset).filter(|_| body == 0) {
-            // Every range includes zero, so codes cannot saturate at a lower bound above zero or an upper bound below
-            // zero.
+            // Every range includes zero: codes cannot saturate at a lower bound above or an upper bound below zero.
             let known = rule != Rule::Bound
                 || operators::bounds(self.view, node).is_some_and(|(low, high)| low <= 0.0 && high >= 0.0);
             return Ok(known.then_some((None, Role::Follower(rule))));
@@ -330,7 +329,8 @@ impl<'a> Selection<'_, 'a> {
         made || self.readers(name).any(|(index, _)| matches!(self.chosen.get(&index), Some(Role::Weighted(_))))
     }
 
-    /// Returns whether a selected node reads a value in quantized form.
+    /// Returns whether a selected node reads a value in quantized form. A `Relu` or `Clip` with [`Rule::Bound`] counts
+    /// only if its output is wanted.
     pub fn wanted(&self, name: &str) -> bool {
         self.readers(name).any(|(index, input)| {
             self.reads_bytes(index, input)

@@ -155,7 +155,8 @@ fn weigh<'a>(
                 node.is("Conv") || node.is("ConvTranspose")
             };
             stored.bits = bits;
-            // Measured or explicitly named weights need no caution.
+            // 4 bits need many inputs per channel ([`Stored::cautious`]), unless the loss is measured or an override
+            // names the weight.
             let measured = asked.options.max_quality_loss > 0.0 || asked.options.target_size > 0;
             stored.cautious = !named && !measured && stored.readers.iter().all(convolves);
             found.stored.push(stored);

@@ -83,7 +83,8 @@ fn harmless(name: &str, used: &HashSet<&str>) -> bool {
     let mask = last == "bias" && module.rsplit('.').next() == Some("attn");
     let ends = |end: &str| name == end || name.strip_suffix(end).is_some_and(|rest| rest.ends_with('.'));
     let with = |head: &str| used.contains(head);
-    // If these differed from the table, the output layer would use them.
+    // An output layer that differed from the embedding table would be in use; the biases are other names of one that is
+    // in use.
     let tied = match name {
         "cls.predictions.decoder.weight" | "cls.predictions.bias" | "cls.predictions.decoder.bias" => {
             with("cls.predictions.transform.dense.weight")
