@@ -201,7 +201,7 @@ fn run(
     outcome::smaller_than_gguf(model, after, options)?;
     report.warnings.extend(floats.and_then(|floats| notes::coded_twice(&floats.bits, options.bits)));
     report.warnings.extend(notes::gone(model, &result));
-    report.warnings.extend(notes::not_fitted(&nodes, options));
+    report.warnings.extend(notes::not_fitted(&nodes, options, given.is_some()));
     if options.quantize_type == QuantizeType::Static {
         report.warnings.extend(notes::calibrated_with_defaults(model, &result));
     }

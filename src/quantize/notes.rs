@@ -1,7 +1,7 @@
 //! Notes on unexpected properties of a result.
 
 use super::stored::{STORED_INT4, STORED_INT8};
-use super::{Algorithm, QuantizeOptions};
+use super::{Algorithm, QuantizeOptions, prepare};
 use crate::graph::View;
 use crate::model::Model;
 use crate::report::NodeReport;
@@ -45,17 +45,19 @@ pub fn coded_twice(bits: &[u32], requested: u32) -> Option<String> {
 }
 
 /// Returns a warning on weights that GPTQ or AWQ did not fit to the calibration data, because they are not read by a
-/// matrix product that is quantized; `None` for other algorithms.
-pub fn not_fitted(nodes: &[NodeReport], options: &QuantizeOptions) -> Option<String> {
-    if !matches!(options.algorithm, Algorithm::Gptq | Algorithm::Awq) {
-        return None;
-    }
+/// matrix product that is quantized; `None` for other algorithms. Without an algorithm, a model that is `calibrated` is
+/// quantized by GPTQ.
+pub fn not_fitted(nodes: &[NodeReport], options: &QuantizeOptions, calibrated: bool) -> Option<String> {
+    let name = match options.algorithm {
+        Algorithm::Awq => options.algorithm.name(),
+        _ if calibrated && prepare::is_sequential(options) => Algorithm::Gptq.name(),
+        _ => return None,
+    };
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for node in nodes.iter().filter(|node| [STORED_INT8, STORED_INT4].contains(&node.action)) {
         *counts.entry(&node.op).or_default() += 1;
     }
     let text = counts.iter().map(|(op, count)| format!("{count} {op}")).collect::<Vec<_>>().join(", ");
-    let name = options.algorithm.name();
     (!text.is_empty()).then(|| {
         format!(
             "{name} fits only matrix products to the calibration data; other weights are rounded without it: {text}"

@@ -47,7 +47,7 @@ pub(super) fn weight_of<'w>(
         return None;
     }
     let Some(weight) = node.input_at(1).and_then(|name| constants.get(name)) else {
-        return Some(Err("neither operand is a weight"));
+        return Some(Err("its second operand is not a constant float32 weight"));
     };
     let rank = weight.dims.len();
     let axis = match node.op() {

@@ -319,8 +319,8 @@ impl<'a> Selection<'_, 'a> {
     }
 
     fn made_by_product(&self, name: &str) -> bool {
-        let producer = self.view.producer(0, name);
-        matches!(producer, Some((0, Producer::Node(index))) if matches!(self.view.node(0, index).op(), "MatMul" | "Gemm"))
+        let is_product = |index| matches!(self.view.node(0, index).op(), "MatMul" | "Gemm");
+        matches!(self.view.producer(0, name), Some((0, Producer::Node(index))) if is_product(index))
     }
 
     /// Returns whether a value is quantized, because a selected node produces it, or a node with a weight reads it.
