@@ -30,8 +30,9 @@ const NUMBERS: [&str; 16] = [
 ];
 
 /// Checks that `other`, which messages call `name`, can be merged with the first model: the graphs, constants that are
-/// not weights, pooling, classes and vocabularies must be equal. Returns notes for the caller: if only one of them names
-/// its classes, and if the tokenizers split texts differently. Fails with `InvalidArgument` if the models cannot be merged.
+/// not weights, pooling, classes and vocabularies must be equal. Returns notes for the caller: if only one of them
+/// names its classes, and if the tokenizers split texts differently. Fails with `InvalidArgument` if the models cannot
+/// be merged.
 pub fn check(first: &Model, other: &Model, name: &str) -> Result<Vec<String>> {
     same_graph(first, other).at(|| name)?;
     same_constants(first, other).at(|| name)?;

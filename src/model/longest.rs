@@ -21,8 +21,8 @@ impl Card {
 
     /// Returns the maximum number of tokens of a text: `max_seq_length` of `sentence_bert_config.json`, otherwise
     /// `model_max_length` of `tokenizer_config.json`, and at most the number of positions in the model's configuration;
-    /// `None` if there is none of these limits. Fails with [`crate::error::Kind::InvalidModel`] if one of these files is
-    /// not a JSON object.
+    /// `None` if there is none of these limits. Fails with [`crate::error::Kind::InvalidModel`] if one of these files
+    /// is not a JSON object.
     pub fn longest_text(&self) -> Result<Option<usize>> {
         Ok([positions(&self.config), self.stated_text()?].into_iter().flatten().min())
     }
