@@ -4,8 +4,13 @@
 mod support;
 
 use optimize::call::Call;
+use optimize::error::Error;
 use optimize::model::{Model, Task};
+use optimize::onnx::save;
 use optimize::runtime::{Session, SessionOptions, Tensor};
+use optimize::source::Dialect;
+use optimize::source::checkpoint::{self, safetensors::Safetensors};
+use optimize::source::weights::{Stored, Weights};
 use optimize::text::Tokenizer;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -139,6 +144,49 @@ fn normalizations_under_their_names_in_tensorflow_are_found() {
     let folder = changed("gamma", &rename, &|_| {});
     assert!(difference(&folder).0 < 1e-4);
     assert!(Model::load(&folder).unwrap().card().warnings.is_empty());
+}
+
+/// The weights of a tied model with the table under the name of the output layer only.
+struct HeadOnly<'a>(&'a Safetensors, String, &'a str);
+
+impl Weights for HeadOnly<'_> {
+    fn find(&self, name: &str) -> optimize::error::Result<Option<Stored>> {
+        match name {
+            _ if name == self.1 => Ok(None),
+            _ if name == self.2 => self.0.find(&self.1),
+            _ => self.0.find(name),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn the_table_of_a_tied_model_may_have_the_name_of_the_output_layer() {
+    for (name, prefix, head) in [
+        ("bert-masked", "bert", "cls.predictions.decoder.weight"),
+        ("bert-causal", "bert", "cls.predictions.decoder.weight"),
+        ("bert-pretraining", "bert", "cls.predictions.decoder.weight"),
+        ("roberta-masked", "roberta", "lm_head.decoder.weight"),
+        ("mpnet-masked", "mpnet", "lm_head.decoder.weight"),
+        ("distilbert-masked", "distilbert", "vocab_projector.weight"),
+    ] {
+        let folder = fixtures().join(name);
+        let weights = Safetensors::open_folder(&folder).unwrap();
+        let mut config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let table = format!("{prefix}.embeddings.word_embeddings.weight");
+        let only = HeadOnly(&weights, table.clone(), head);
+        let build = |config: &Value, weights: &dyn Weights| {
+            let built = checkpoint::build(config.as_object().unwrap(), weights, Dialect::Portable)?;
+            Ok::<_, Error>(save::encode(&built.proto).concat())
+        };
+        assert!(build(&config, &only).unwrap() == build(&config, &weights).unwrap(), "{name}");
+        // The table of a model without that output layer is missing.
+        config["tie_word_embeddings"] = false.into();
+        assert!(build(&config, &only).unwrap_err().to_string().contains(&table), "{name}");
+    }
 }
 
 #[test]

@@ -45,11 +45,13 @@ impl Embedder {
     /// names a class for classification, the name of that output must contain `embed`; if the model outputs logits of
     /// classes, that output must have token vectors.
     ///
-    /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors, or if a prompt is given for a
-    /// graph that leaves the tokens of its default prompt out of the pooling. Fails with `NotFound` if there is no
-    /// tokenizer or no prompt of that name, and with `InvalidArgument` if both prompts are given or `max_length`
-    /// exceeds the positions of the model. Fails with `InvalidModel` if a file of the model is damaged, and otherwise
-    /// like [`Session::new`].
+    /// If the model's folder leaves the tokens of the prompt out of the pooling, those of a prompt of the options are
+    /// left out, too; for this, a graph that pools must also output its token vectors.
+    ///
+    /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors, or no token vectors where they
+    /// are needed for a prompt. Fails with `NotFound` if there is no tokenizer or no prompt of that name, and with
+    /// `InvalidArgument` if both prompts are given or `max_length` exceeds the positions of the model. Fails with
+    /// `InvalidModel` if a file of the model is damaged, and otherwise like [`Session::new`].
     pub fn new(
         runtime: &'static Runtime,
         model: &Model,

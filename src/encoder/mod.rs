@@ -21,7 +21,7 @@ pub use embedder::{Embedder, EmbedderOptions};
 pub use scores::ScoreFunction;
 pub use tagger::{Aggregation, Span, Tagger, TaggerOptions};
 pub use vectors::Embeddings;
-pub(crate) use vectors::{Vectors, output_of};
+pub(crate) use vectors::{Vectors, output_of, usual_dimensions};
 
 use crate::error::{Result, bail};
 use crate::model::Model;

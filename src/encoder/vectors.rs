@@ -5,13 +5,16 @@ use super::outputs::{is_classifier, is_scores};
 use crate::call::Units;
 use crate::error::{Context, Result, bail};
 use crate::inputs::plain_name;
-use crate::model::{Card, Dim, Model, Pooling, Task, ValueInfo};
+use crate::model::{Card, Dim, Format, Model, Pooling, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Session, Tensor};
 use crate::source::checkpoint::pooling::by_hand;
 use crate::source::checkpoint::sentence::{Sentence, Steps};
 use crate::statistics::dot;
 use crate::text::Tokenizer;
+
+/// The names of outputs with token vectors.
+const TOKENS: &[&str] = &["token_embeddings", "last_hidden_state"];
 
 /// The vectors of texts.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,20 +49,25 @@ impl Vectors {
     /// Returns the output of a session's model from which vectors are computed, and the steps. See [`output_of`] for
     /// the selection of the output.
     ///
-    /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors, or if its graph excludes the
-    /// tokens of the default prompt and `tokenizer` has another prompt. Fails with `InvalidModel` if a file of
+    /// If the graph excludes the tokens of the default prompt and `tokenizer` has another prompt, the vectors are
+    /// computed from the output with token vectors, in memory. Fails with [`crate::error::Kind::Unsupported`] if the
+    /// model outputs no vectors, or no token vectors in that case. Fails with `InvalidModel` if a file of
     /// sentence-transformers is damaged.
     pub fn of(session: &Session, model: &Model, tokenizer: &Tokenizer) -> Result<Vectors> {
         let card = model.card();
         // The session's outputs are used, because ONNX Runtime infers shapes that the model does not declare.
-        let (output, pooling) = output_of(session.outputs(), model)?;
+        let (mut output, mut pooling) = output_of(session.outputs(), model)?;
         let sentence = Sentence::of(card)?;
         let excluded = sentence.as_ref().is_some_and(Sentence::excludes_prompt);
         if excluded && pooling.is_none() && tokenizer.has_own_prompt() {
-            bail!(
-                Unsupported,
-                "the prompt cannot be chosen: the graph leaves the tokens of the default prompt out when it pools"
-            );
+            let Some(info) = named(session.outputs(), TOKENS) else {
+                bail!(
+                    Unsupported,
+                    "the prompt cannot be chosen: the graph leaves the tokens of the default prompt out when it pools, \
+                     and has no output with token vectors (`last_hidden_state`)"
+                );
+            };
+            (output, pooling) = (info.name.clone(), Some(card.pooling.unwrap_or_default()));
         }
         let steps = match (pooling, sentence) {
             (Some(_), Some(sentence)) => Some(sentence.with_prompt_of(tokenizer)?.by_hand(card)?),
@@ -97,7 +105,7 @@ impl Vectors {
 
 /// Returns the number of elements of a vector that `config_sentence_transformers.json` keeps (`truncate_dim`); `None`
 /// if it keeps all. Fails with `InvalidModel` if it is not a positive integer.
-fn usual_dimensions(card: &Card) -> Result<Option<usize>> {
+pub(crate) fn usual_dimensions(card: &Card) -> Result<Option<usize>> {
     let name = "config_sentence_transformers.json";
     let config = card.object(name)?;
     let Some(value) = config.get("truncate_dim").filter(|value| !value.is_null()) else { return Ok(None) };
@@ -145,23 +153,20 @@ pub(crate) fn output_of(outputs: &[ValueInfo], model: &Model) -> Result<(String,
     let card = model.card();
     let classifier = is_classifier(card);
     let rank = |info: &ValueInfo| info.shape.as_ref().map_or(0, Vec::len);
-    let float =
-        |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));
-    let named = |names: &[&str]| outputs.iter().filter(float).find(|info| names.contains(&plain_name(&info.name)));
     // Vectors have a fixed last dimension; lengths and scores do not.
     let wide =
         |info: &ValueInfo| info.shape.as_ref().is_some_and(|s| matches!(s.last(), Some(Dim::Fixed(n)) if *n > 1));
     let shaped = |wanted: usize| {
         let other = |info: &&ValueInfo| !info.name.contains("logits") && !info.name.contains("pooler");
         let vectors = |info: &&ValueInfo| !classifier || info.name.contains("embed");
-        let mut found = outputs.iter().filter(float).filter(other).filter(vectors);
+        let mut found = outputs.iter().filter(is_float).filter(other).filter(vectors);
         found.find(|info| rank(info) == wanted && wide(info) && !is_scores(model, &info.name))
     };
     let pooling = Some(card.pooling.unwrap_or_default());
-    if let Some(info) = named(&["sentence_embedding"]) {
+    if let Some(info) = named(outputs, &["sentence_embedding"]) {
         return Ok((info.name.clone(), None));
     }
-    if let Some(info) = named(&["token_embeddings", "last_hidden_state"]) {
+    if let Some(info) = named(outputs, TOKENS) {
         return Ok((info.name.clone(), pooling));
     }
     if let Some(info) = shaped(2).filter(|_| card.task != Task::Classify) {
@@ -173,9 +178,34 @@ pub(crate) fn output_of(outputs: &[ValueInfo], model: &Model) -> Result<(String,
     let names: Vec<&str> = outputs.iter().map(|info| info.name.as_str()).take(8).collect();
     bail!(
         Unsupported,
-        "the model has no output with vectors of texts (`sentence_embedding`, `last_hidden_state`); its outputs are {}",
-        names.join(", ")
+        "the model has no output with vectors of texts (`sentence_embedding`, `last_hidden_state`); its outputs are \
+         {}{}",
+        names.join(", "),
+        without_head(card)
     )
+}
+
+/// Returns the advice to load an encoder without its head, as the end of a message; empty if the model is not a
+/// checkpoint of an encoder with a head.
+fn without_head(card: &Card) -> String {
+    let class = card.config.get("architectures").and_then(|classes| classes.get(0)).and_then(|class| class.as_str());
+    let encodes = card.format == Format::Checkpoint && card.task != Task::Generate;
+    let bare = class.filter(|_| encodes).and_then(|class| class.split_once("For"));
+    bare.map_or_else(String::new, |(family, head)| {
+        format!(
+            ". To embed texts with the encoder without its head (For{head}), set \"architectures\" in config.json to \
+             [\"{family}Model\"]"
+        )
+    })
+}
+
+fn is_float(info: &&ValueInfo) -> bool {
+    matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16))
+}
+
+/// Returns the first float output with one of these names.
+fn named<'a>(outputs: &'a [ValueInfo], names: &[&str]) -> Option<&'a ValueInfo> {
+    outputs.iter().filter(is_float).find(|info| names.contains(&plain_name(&info.name)))
 }
 
 /// Returns the vectors of the first `texts` rows of an output: unchanged without `join`, otherwise computed from the
@@ -255,6 +285,13 @@ mod tests {
     #[test]
     fn scores_and_outputs_of_classifiers_are_not_vectors() {
         assert_eq!(selected("Tanh", "output_0", "BertModel").unwrap(), ("output_0".to_owned(), None));
+        let advice = without_head(&Card {
+            config: serde_json::json!({ "architectures": ["BertForMaskedLM"] }).as_object().cloned().unwrap(),
+            format: Format::Checkpoint,
+            task: Task::FillMask,
+            ..Card::default()
+        });
+        assert!(advice.contains("(ForMaskedLM)") && advice.ends_with("to [\"BertModel\"]"), "{advice}");
         for (op, output, class) in [
             ("Softmax", "output_0", "BertModel"),
             ("Tanh", "probabilities", "BertModel"),

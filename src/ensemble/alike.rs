@@ -5,7 +5,7 @@ use super::place;
 use crate::error::{Context, Result, bail};
 use crate::graph::formula::formula;
 use crate::meaning::{Order, reading};
-use crate::model::Model;
+use crate::model::{Model, Task};
 use crate::onnx::proto::NodeProto;
 use serde_json::Value;
 
@@ -30,9 +30,10 @@ const NUMBERS: [&str; 16] = [
 ];
 
 /// Checks that `other`, which messages call `name`, can be merged with the first model: the graphs, constants that are
-/// not weights, pooling, classes and vocabularies must be equal. Returns a note for the caller if the tokenizers split
-/// texts differently. Fails with `InvalidArgument` if the models cannot be merged.
-pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>> {
+/// not weights, pooling, classes and vocabularies must be equal. Returns notes for the caller: if only one of them
+/// names its classes, and if the tokenizers split texts differently. Fails with `InvalidArgument` if the models cannot
+/// be merged.
+pub fn check(first: &Model, other: &Model, name: &str) -> Result<Vec<String>> {
     same_graph(first, other).at(|| name)?;
     same_constants(first, other).at(|| name)?;
     let (a, b) = (first.card(), other.card());
@@ -41,7 +42,9 @@ pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>>
     {
         bail!(InvalidArgument, "{name} pools token vectors by {right:?}, but {} by {left:?}", place(0));
     }
-    if let Some(order) = Order::of(a, b, &place(0), name).mapping()? {
+    let order = Order::of(a, b, &place(0), name);
+    let mut notes: Vec<String> = order.note(&place(0), name).filter(|_| a.task == Task::Classify).into_iter().collect();
+    if let Some(order) = order.mapping()? {
         let (class, of_other) = order.iter().enumerate().find(|(a, b)| a != *b).unwrap_or((0, &0));
         bail!(
             InvalidArgument,
@@ -49,7 +52,7 @@ pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>>
             place(0)
         );
     }
-    let Some(found) = reading(first, other, None).at(|| name)? else { return Ok(None) };
+    let Some(found) = reading(first, other, None).at(|| name)? else { return Ok(notes) };
     if let Some(how) = found.ids {
         bail!(
             InvalidArgument,
@@ -58,7 +61,11 @@ pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>>
         );
     }
     let text = found.cut.unwrap_or_default();
-    Ok(Some(format!("{name} splits texts differently from {}, whose tokenizer is kept; for example {text}", place(0))))
+    notes.push(format!(
+        "{name} splits texts differently from {}, whose tokenizer is kept; for example {text}",
+        place(0)
+    ));
+    Ok(notes)
 }
 
 /// Fails with `InvalidArgument` if two models differ in their nodes (operators, inputs, outputs, attributes), functions

@@ -220,6 +220,11 @@ impl Ensemble {
         if task == Task::Classify {
             notes.extend(orders(&members)?.1);
         }
+        notes.extend(shortest(&members, task).map(|length| {
+            format!(
+                "members read texts of different lengths: texts are truncated to {length} tokens, the least of them"
+            )
+        }));
         Ok(Ensemble { members, options, task, vocabularies, notes })
     }
 
@@ -300,6 +305,19 @@ impl Ensemble {
         }
         Ok(None)
     }
+}
+
+/// Returns the least of the lengths, in tokens, to which members that do not generate text truncate texts by default;
+/// `None` if all have the same length.
+fn shortest(members: &[Member], task: Task) -> Option<usize> {
+    let length = |member: &Member| {
+        let card = member.model.card();
+        // A member without any limit reads whatever the others read.
+        card.longest_text().ok().flatten().and_then(|_| card.usual_text().ok())
+    };
+    let lengths: Vec<usize> = members.iter().filter_map(length).collect();
+    let least = lengths.iter().min().copied().filter(|_| task != Task::Generate)?;
+    lengths.iter().any(|length| *length != least).then_some(least)
 }
 
 /// An order of classes; `None` for the present one.

@@ -146,9 +146,10 @@ const BATCH_SIZE: usize = 8;
 /// Model and tokenizer may be freed before the embedder.
 ///
 /// Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs, such as a classifier, or if the options have a
-/// prompt but the graph works only with the model's default prompt; OPTIMIZE_NOT_FOUND if there is no tokenizer, or no
-/// prompt with the name `prompt_name`; OPTIMIZE_INVALID_ARGUMENT if both `prompt` and `prompt_name` are given, or if
-/// `max_length` is above the number of positions of the model; otherwise the statuses of `optimize_session_new`.
+/// prompt but the graph pools without its default prompt and outputs no token vectors; OPTIMIZE_NOT_FOUND if there is
+/// no tokenizer, or no prompt with the name `prompt_name`; OPTIMIZE_INVALID_ARGUMENT if both `prompt` and
+/// `prompt_name` are given, or if `max_length` is above the number of positions of the model; otherwise the statuses of
+/// `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_embedder_new(
     context: *const optimize_context_t,

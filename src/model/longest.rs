@@ -19,9 +19,10 @@ impl Card {
         context(&self.config)
     }
 
-    /// Returns the maximum number of tokens of a text: the smallest of the limits in the model's configuration, in
-    /// `tokenizer_config.json` and in `sentence_bert_config.json`; `None` if there is none. Fails with
-    /// [`crate::error::Kind::InvalidModel`] if one of these files is not a JSON object.
+    /// Returns the maximum number of tokens of a text: `max_seq_length` of `sentence_bert_config.json`, otherwise
+    /// `model_max_length` of `tokenizer_config.json`, and at most the number of positions in the model's configuration;
+    /// `None` if there is none of these limits. Fails with [`crate::error::Kind::InvalidModel`] if one of these files
+    /// is not a JSON object.
     pub fn longest_text(&self) -> Result<Option<usize>> {
         Ok([positions(&self.config), self.stated_text()?].into_iter().flatten().min())
     }
@@ -35,19 +36,16 @@ impl Card {
         Ok(if stated { longest } else { longest.min(limits::DEFAULT_TEXT_TOKENS) })
     }
 
-    /// Returns the smallest of the limits for texts in `tokenizer_config.json` and in `sentence_bert_config.json`;
-    /// `None` if neither has one.
+    /// Returns the limit for texts in `sentence_bert_config.json`, which sentence-transformers gives the tokenizer in
+    /// place of its own, or otherwise that in `tokenizer_config.json`; `None` if there is none.
     fn stated_text(&self) -> Result<Option<usize>> {
-        let limit = |file: &str, key: &str| -> Result<Option<usize>> {
-            let number = self.object(file)?.get(key).and_then(Value::as_f64);
-            // Some files write 1e30 for no limit.
-            Ok(number.filter(|number| (1.0..NO_LIMIT).contains(number)).map(|number| number as usize))
+        let stated = |file: &str, key: &str| -> Result<Option<f64>> {
+            Ok(self.object(file)?.get(key).and_then(Value::as_f64).filter(|number| *number >= 1.0))
         };
-        let limits = [
-            limit("tokenizer_config.json", "model_max_length")?,
-            limit("sentence_bert_config.json", "max_seq_length")?,
-        ];
-        Ok(limits.into_iter().flatten().min())
+        let tokenizer = stated("tokenizer_config.json", "model_max_length")?;
+        let limit = stated("sentence_bert_config.json", "max_seq_length")?.or(tokenizer);
+        // Some files write 1e30 for no limit.
+        Ok(limit.filter(|number| *number < NO_LIMIT).map(|number| number as usize))
     }
 
     /// Returns the object in a JSON file that belongs to the model; empty if there is no file of that name. Fails with
@@ -135,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_text_is_the_least_that_any_file_says() {
+    fn the_longest_text_is_what_the_files_say_within_the_positions() {
         let longest = |config, files: &[_]| card(config, files).longest_text().unwrap();
         assert_eq!(longest(json!({ "n_positions": 32 }), &[]), Some(32));
         let roberta = json!({ "model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1 });
@@ -145,6 +143,12 @@ mod tests {
         let sentence = ("sentence_bert_config.json", r#"{ "max_seq_length": 256 }"#);
         assert_eq!(longest(json!({}), &[tokenizer]), None);
         assert_eq!(longest(json!({ "n_ctx": 512 }), &[tokenizer, sentence]), Some(256));
+        // sentence-transformers sets the tokenizer's limit to `max_seq_length`, be it shorter or longer.
+        let short = ("tokenizer_config.json", r#"{ "model_max_length": 10 }"#);
+        let null = ("sentence_bert_config.json", r#"{ "max_seq_length": null }"#);
+        assert_eq!(longest(json!({ "n_ctx": 512 }), &[short, sentence]), Some(256));
+        assert_eq!(longest(json!({ "n_ctx": 64 }), &[short, sentence]), Some(64));
+        assert_eq!([longest(json!({}), &[short, null]), longest(json!({}), &[short])], [Some(10); 2]);
         let broken = card(json!({}), &[("tokenizer_config.json", "{")]);
         assert!(broken.longest_text().unwrap_err().to_string().contains("tokenizer_config.json"));
     }
@@ -159,7 +163,10 @@ mod tests {
         let tokenizer = ("tokenizer_config.json", r#"{ "model_max_length": 1024 }"#);
         let unlimited = ("tokenizer_config.json", r#"{ "model_max_length": 1e30 }"#);
         assert_eq!(usual(positions.clone(), &[sentence]), 2048);
-        assert_eq!(usual(positions.clone(), &[sentence, tokenizer]), 1024);
+        assert_eq!(
+            [usual(positions.clone(), &[tokenizer]), usual(positions.clone(), &[sentence, tokenizer])],
+            [1024, 2048]
+        );
         assert_eq!(usual(positions, &[unlimited]), 512);
         assert_eq!(usual(json!({ "max_position_embeddings": 1536 }), &[sentence]), 1536);
     }

@@ -49,6 +49,30 @@ fn older_configurations_mean_the_same() {
 }
 
 #[test]
+fn null_in_a_key_that_the_family_does_not_read_changes_nothing() {
+    let cases: [(&str, &[&str]); 5] = [
+        ("mistral", &["attention_bias", "mlp_bias", "hidden_activation"]),
+        ("qwen2", &["attention_bias", "mlp_bias"]),
+        ("phi3", &["attention_bias", "mlp_bias"]),
+        ("gemma2", &["mlp_bias", "hidden_act"]),
+        ("gemma3", &["mlp_bias", "hidden_act"]),
+    ];
+    for (family, keys) in cases {
+        let (mut config, weights) = (config(family), weights(family));
+        let usual = checkpoint::build(&config, &weights, Dialect::Portable).unwrap();
+        for key in keys {
+            config.insert((*key).into(), Value::Null);
+        }
+        let built = checkpoint::build(&config, &weights, Dialect::Portable).unwrap();
+        assert_eq!(built.warnings, usual.warnings, "{family}");
+        assert!(save::encode(&built.proto).concat() == save::encode(&usual.proto).concat(), "{family}");
+    }
+    let mut config = config("llama");
+    config.insert("attention_bias".into(), Value::Null);
+    assert!(build(&config, &weights("llama"), Dialect::Portable).is_err());
+}
+
+#[test]
 fn a_head_in_the_file_counts_although_the_configuration_ties_it() {
     for family in ["llama", "qwen2"] {
         for dialect in BOTH {
@@ -79,6 +103,7 @@ fn keys_and_tensors_that_are_not_used_are_named_when_a_checkpoint_is_loaded() {
     config.insert("auto_map".into(), json!({"AutoModelForCausalLM": "modeling_other.OtherForCausalLM"}));
     std::fs::write(folder.join("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();
     std::fs::write(folder.join("generation_config.json"), r#"{"num_beams": 4, "top_k": 5}"#).unwrap();
+    std::fs::write(folder.join("adapter_config.json"), r#"{"peft_type": "LORA"}"#).unwrap();
     let tokenizer = json!({"added_tokens": [{"id": 150, "content": "<new>"}], "model": {"vocab": {"a": 149}}});
     std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
     let model = Model::load(&folder).unwrap();
@@ -90,6 +115,7 @@ fn keys_and_tensors_that_are_not_used_are_named_when_a_checkpoint_is_loaded() {
         "9 tensors of the checkpoint are not used by OtherForCausalLM: model.layers.1.input_layernorm.weight",
         "generation_config.json: keys that are ignored: num_beams = 4",
         "<new>",
+        "adapter_config.json: the adapter in the folder is not applied",
     ] {
         assert!(model.card().warnings.iter().any(|warning| warning.contains(said)), "{said}: {inspected}");
     }
@@ -126,6 +152,42 @@ impl Weights for Renamed<'_> {
     fn names(&self) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// The weights of a tied model with the table under the name of the output layer only, or without it. `save_model` of
+/// safetensors writes the former.
+struct HeadOnly<'a>(&'a Safetensors, &'a str, bool);
+
+impl Weights for HeadOnly<'_> {
+    fn find(&self, name: &str) -> optimize::error::Result<Option<Stored>> {
+        match name {
+            _ if name == self.1 => Ok(None),
+            "lm_head.weight" if self.2 => self.0.find(self.1),
+            _ => self.0.find(name),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn the_table_of_a_tied_model_may_have_the_name_of_the_output_layer() {
+    for family in ["llama-tied", "gemma", "gemma2", "gemma3", "smollm3", "gpt2"] {
+        let weights = weights(family);
+        let table = if family == "gpt2" { "transformer.wte.weight" } else { "model.embed_tokens.weight" };
+        let mut config = config(family);
+        let of = |config: &Map<String, Value>, head| build(config, &HeadOnly(&weights, table, head), Dialect::Portable);
+        assert!(of(&config, true).unwrap() == build(&config, &weights, Dialect::Portable).unwrap(), "{family}");
+        assert!(of(&config, false).unwrap_err().to_string().contains(table), "{family}");
+        config.insert("tie_word_embeddings".into(), json!(false));
+        assert!(of(&config, true).unwrap_err().to_string().contains(table), "{family}");
+    }
+    let weights = weights("llama");
+    let body = build(&config("llama"), &HeadOnly(&weights, "lm_head.weight", false), Dialect::Portable);
+    let error = body.unwrap_err().to_string();
+    assert!(error.contains("\"lm_head.weight\": a decoder without an output layer cannot generate text"), "{error}");
 }
 
 #[test]

@@ -157,6 +157,10 @@ fn what_numbers_mean_must_be_the_same() {
     assert!(e.contains("another order than in member 1: class 1 is class 0 there"), "{e}");
     assert!(message(labels(["neg", "pos"]), labels(["x", "y"])).contains("those of member 2 x, y"));
     merged(&with(labels(["neg", "pos"])), &with(labels(["NEG", "pos"]))).unwrap();
+    let notes = |a: Card, b: Card| super::check(&with(a), &with(b), "member 2").unwrap();
+    let unnamed = notes(labels(["neg", "pos"]), labels(["LABEL_0", "LABEL_1"]));
+    assert_eq!(unnamed, ["the classes of member 2 have no names: they are assumed to be in the order of member 1"]);
+    assert!(notes(labels(["neg", "pos"]), labels(["NEG", "pos"])).is_empty());
     let words = |words: [&str; 3]| {
         let vocab: serde_json::Map<_, _> =
             words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), json!(id))).collect();

@@ -10,17 +10,17 @@ mod join;
 
 use super::{Ensemble, Method, name_of, place};
 use crate::call::Call;
-use crate::encoder::output_of;
+use crate::encoder::{output_of, usual_dimensions};
 use crate::error::{Context, Result, bail};
 use crate::graph::edit;
-use crate::model::{Card, Dim, Format, Model, SideContent, Task, ValueInfo};
+use crate::model::{Card, Dim, Format, Model, SideContent, SideFile, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{DimensionProto, ModelProto, TensorShapeProto, ValueInfoProto};
 use crate::report::Report;
 use crate::source::checkpoint::sentence::Sentence;
 use heads::Nodes;
 use join::{Branch, Join};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::time::Instant;
 
 impl Ensemble {
@@ -78,7 +78,16 @@ impl Ensemble {
         card.task = task;
         if task == Task::Embed {
             card.pooling = None;
-            keep_all_elements(&mut card);
+            change_side_file(&mut card, "config_sentence_transformers.json", |config| {
+                // Members are truncated before they are combined.
+                config.remove("truncate_dim").is_some()
+            });
+        }
+        if let Some(length) = super::shortest(&self.members, task) {
+            change_side_file(&mut card, "sentence_bert_config.json", |config| {
+                config.insert("max_seq_length".to_owned(), json!(length));
+                true
+            });
         }
         let contexts = self.members.iter().filter_map(|member| member.model.card().longest_text().ok().flatten());
         if let Some(context) = contexts.min().filter(|_| task == Task::Generate) {
@@ -90,14 +99,14 @@ impl Ensemble {
     }
 }
 
-/// Removes the number of elements to which the first member truncates its vectors: combined ones have another width.
-fn keep_all_elements(card: &mut Card) {
-    let name = "config_sentence_transformers.json";
+/// Changes the object in a JSON file of a card, which is added if it is missing. `change` returns whether it changed
+/// the object.
+fn change_side_file(card: &mut Card, name: &str, change: impl FnOnce(&mut Map<String, Value>) -> bool) {
     let Ok(mut config) = card.object(name) else { return };
-    if config.remove("truncate_dim").is_some()
-        && let Some(file) = card.side_files.iter_mut().find(|file| file.name == name)
-    {
-        file.content = SideContent::Bytes(Value::Object(config).to_string().into());
+    if change(&mut config) {
+        let content = SideContent::Bytes(Value::Object(config).to_string().into());
+        card.side_files.retain(|file| file.name != name);
+        card.side_files.push(SideFile { name: name.to_owned(), content });
     }
 }
 
@@ -164,13 +173,15 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
     let mut nodes = Nodes::new(join);
     let (mut vectors, mut widths) = (Vec::new(), Vec::new());
     for (index, (branch, member)) in join.branches.iter().zip(members).enumerate() {
+        let card = member.model.card();
+        let kept = usual_dimensions(card).at(|| place(index))?.map_or(i64::MAX, |kept| kept as i64);
         let (output, pooling) = output_of(&branch.outputs, &member.model).at(|| place(index))?;
         let info = branch.outputs.iter().find(|info| info.name == output);
         let width = info.and_then(|info| info.shape.as_ref()).and_then(|shape| shape.last().cloned());
         let value = nodes.float(&branch.value(&output), info.and_then(|info| info.dtype));
         let pooled = match pooling {
             None => value,
-            Some(_) if !Sentence::of(member.model.card()).at(|| place(index))?.is_none_or(|s| s.only_pools()) => {
+            Some(_) if !Sentence::of(card).at(|| place(index))?.is_none_or(|s| s.only_pools()) => {
                 bail!(Unsupported, "{}: modules.json has more steps than pooling", place(index))
             }
             Some(pooling) => match &mask {
@@ -185,12 +196,28 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
             },
         };
         widths.push(match width {
-            Some(Dim::Fixed(width)) => Some(width),
+            Some(Dim::Fixed(width)) => Some(width.min(kept)),
             _ => None,
         });
-        vectors.push(nodes.unit(&pooled));
+        let first = if kept == i64::MAX { pooled } else { nodes.slice(&pooled, 0, kept, -1) };
+        vectors.push(nodes.unit(&first));
     }
     let concat = ensemble.options().method == Method::Concat;
+    same_widths(&widths, concat)?;
+    let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
+    heads::vector(&mut nodes, concat, &weights, &vectors, "sentence_embedding");
+    let (made, constants) = nodes.into_parts();
+    join.add(made, constants);
+    let width = match concat {
+        true => widths.iter().copied().sum::<Option<i64>>(),
+        false => widths[0],
+    };
+    let width = width.map_or(Dim::Symbolic("width".to_owned()), Dim::Fixed);
+    Ok(vec![declared("sentence_embedding", DataType::Float32, &[Dim::Symbolic("batch".to_owned()), width])])
+}
+
+/// Fails with `InvalidArgument` if vectors of these numbers of elements have no mean, unless they are concatenated.
+fn same_widths(widths: &[Option<i64>], concat: bool) -> Result<()> {
     if let (Some(first), false) = (widths[0], concat)
         && let Some(index) = widths.iter().position(|width| width.is_some_and(|width| width != first))
     {
@@ -203,16 +230,7 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
             place(0)
         );
     }
-    let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
-    heads::vector(&mut nodes, concat, &weights, &vectors, "sentence_embedding");
-    let (made, constants) = nodes.into_parts();
-    join.add(made, constants);
-    let width = match concat {
-        true => widths.iter().copied().sum::<Option<i64>>(),
-        false => widths[0],
-    };
-    let width = width.map_or(Dim::Symbolic("width".to_owned()), Dim::Fixed);
-    Ok(vec![declared("sentence_embedding", DataType::Float32, &[Dim::Symbolic("batch".to_owned()), width])])
+    Ok(())
 }
 
 /// Returns a note for each output of a later member that the first one does not have, and that is therefore left out.

@@ -21,9 +21,9 @@
 
 use super::activation::Activation;
 use super::rope::Rope;
-use super::weights::head_or_table;
+use super::weights::{WithTable, head_or_table};
 use super::{attention, mlp};
-use crate::error::Result;
+use crate::error::{Result, bail};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::ModelProto;
 use crate::source::builder::{Attribute, Builder, Dialect};
@@ -146,6 +146,11 @@ impl Decoder {
         format!("{}{}.{index}", self.root, self.names.layers)
     }
 
+    /// Returns the name of the embedding table.
+    fn table(&self) -> String {
+        format!("{}{}.weight", self.root, self.names.embedding)
+    }
+
     /// Returns the dialect in which the decoder is built: portable if ONNX Runtime's fused attention has no kernel for
     /// the heads.
     fn dialect(&self, wanted: Dialect) -> Dialect {
@@ -154,11 +159,14 @@ impl Decoder {
     }
 }
 
-/// Returns the first of several prefixes under which the embedding table exists, or the first prefix if there is none.
-pub(super) fn find_root(weights: &dyn Weights, roots: &[&str], embedding: &str) -> Result<String> {
-    for root in roots {
-        if weights.find(&format!("{root}{embedding}.weight"))?.is_some() {
-            return Ok((*root).to_owned());
+/// Returns the first of several prefixes under which the embedding table exists, otherwise the last norm (a tied model
+/// may lack the table), or the first prefix if there is neither.
+pub(super) fn find_root(weights: &dyn Weights, roots: &[&str], names: &Names) -> Result<String> {
+    for part in [names.embedding, names.last_norm] {
+        for root in roots {
+            if weights.find(&format!("{root}{part}.weight"))?.is_some() {
+                return Ok((*root).to_owned());
+            }
         }
     }
     Ok(roots.first().copied().unwrap_or_default().to_owned())
@@ -166,7 +174,8 @@ pub(super) fn find_root(weights: &dyn Weights, roots: &[&str], embedding: &str) 
 
 /// Builds the graph of a decoder.
 pub(super) fn build(d: &Decoder, weights: &dyn Weights, dialect: Dialect) -> Result<ModelProto> {
-    let mut b = Builder::new("decoder", weights, d.dialect(dialect));
+    let weights = WithTable::new(weights, d.table(), &own_head(weights, d)?, d.tied)?;
+    let mut b = Builder::new("decoder", &weights, d.dialect(dialect));
     let inputs = Inputs::declare(&mut b, d);
     let shared = attention::Shared::new(&mut b, d, &inputs)?;
     let hidden = scoped(&mut b, d.root.trim_end_matches('.'), |b| {
@@ -224,7 +233,7 @@ fn scoped<T>(b: &mut Builder<'_>, name: &str, body: impl FnOnce(&mut Builder<'_>
 }
 
 fn embed(b: &mut Builder<'_>, d: &Decoder, inputs: &Inputs, shared: &attention::Shared) -> Result<String> {
-    let table = format!("{}{}.weight", d.root, d.names.embedding);
+    let table = d.table();
     let mut x = b.within(d.names.embedding, |b| {
         let x = b.embedding(&inputs.ids, &table, d.vocabulary, d.width)?;
         let Some(scale) = d.embedding_scale else { return Ok(x) };
@@ -269,7 +278,14 @@ fn keep_last(b: &mut Builder<'_>, x: &str, keep: &str) -> String {
 }
 
 fn head(b: &mut Builder<'_>, d: &Decoder, x: &str) -> Result<String> {
-    let (embedding, own) = (format!("{}{}.weight", d.root, d.names.embedding), own_head(b.weights, d)?);
+    let (embedding, own) = (d.table(), own_head(b.weights, d)?);
+    if !d.tied && b.weights.find(&own)?.is_none() {
+        bail!(
+            InvalidModel,
+            "the checkpoint has no tensor {own:?}: a decoder without an output layer cannot generate text, and other \
+             uses of decoders are not supported"
+        );
+    }
     // An output layer in the file has priority even if the configuration ties it to the table, unless both are equal.
     let weight = if d.tied { head_or_table(b.weights, &own, &embedding)? } else { &own }.to_owned();
     b.within("lm_head", |b| {

@@ -8,6 +8,7 @@ use super::activation::Activation;
 use super::config::Config;
 use super::heads::{self, Head};
 use super::sentence::Sentence;
+use super::weights::WithTable;
 use crate::error::{Result, bail};
 use crate::model::Task;
 use crate::onnx::dtype::DataType::{Float32, Int64};
@@ -69,6 +70,9 @@ const DISTILBERT: Names = Names {
     output_norm: "output_layer_norm",
 };
 
+/// The name of the embedding table, without the prefix of the checkpoint.
+pub(super) const WORDS: &str = "embeddings.word_embeddings.weight";
+
 /// The families of encoders, by `model_type`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -104,7 +108,10 @@ pub(super) fn build(
         None => Head::of(config, kind)?,
     };
     let encoder = Encoder::new(kind, config, weights)?;
-    let mut b = Builder::new("main_graph", weights, dialect);
+    let tied = head.has_words() && config.flag("tie_word_embeddings", true)?;
+    let output = format!("{}.weight", heads::output_layer(kind));
+    let weights = WithTable::new(weights, encoder.name(WORDS), &output, tied)?;
+    let mut b = Builder::new("main_graph", &weights, dialect);
     let ids = b.input("input_ids", Int64, &["batch", "sequence"]);
     let mask = b.input("attention_mask", Int64, &["batch", "sequence"]);
     let hidden = encoder.hidden_states(&mut b, &ids, &mask)?;
@@ -154,8 +161,13 @@ impl Encoder {
             Kind::DistilBert => &DISTILBERT,
             Kind::Mpnet => &MPNET,
         };
-        let table = "embeddings.word_embeddings.weight";
-        let prefix = if weights.find(&format!("{}{table}", names.prefix))?.is_some() { names.prefix } else { "" };
+        let mut prefix = "";
+        // A tied model may have its words only in the output layer.
+        for table in [WORDS, "embeddings.position_embeddings.weight"] {
+            if weights.find(&format!("{}{table}", names.prefix))?.is_some() {
+                prefix = names.prefix;
+            }
+        }
         let hidden = config.size_of(&["hidden_size", "dim"])?;
         let heads = config.size_of(&["num_attention_heads", "n_heads"])?;
         if hidden % heads != 0 {

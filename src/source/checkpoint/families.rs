@@ -91,6 +91,8 @@ const GEMMA2: Keys = &[
     ("num_hidden_layers", "26"),
     ("num_attention_heads", "8"),
     ("num_key_value_heads", "4"),
+    // The activation is `hidden_activation`.
+    ("hidden_act", "null"),
     ("hidden_activation", "\"gelu_pytorch_tanh\""),
     ("query_pre_attn_scalar", "256"),
     ("sliding_window", "?4096"),

@@ -60,7 +60,6 @@ fn around(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     d.names.after_attention = Some("post_attention_layernorm");
     d.names.before_mlp = "pre_feedforward_layernorm";
     d.names.after_mlp = Some("post_feedforward_layernorm");
-    d.activation = Activation::named(config.word("hidden_activation")?)?;
     let scalar = config.needed("query_pre_attn_scalar")?;
     if scalar <= 0.0 {
         bail!(InvalidModel, "query_pre_attn_scalar of the configuration is {scalar}");

@@ -60,7 +60,7 @@ fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     Ok(Decoder {
         names: NAMES,
         // The files of the first release contain only the body.
-        root: find_root(weights, &["transformer.", ""], NAMES.embedding)?,
+        root: find_root(weights, &["transformer.", ""], &NAMES)?,
         vocabulary: config.size_of(&["vocab_size"])?,
         width,
         heads: Heads { query: heads, key_value: heads, size },

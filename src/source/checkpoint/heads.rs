@@ -2,7 +2,7 @@
 
 use super::activation::Activation;
 use super::config::Config;
-use super::encoder::{Encoder, Kind};
+use super::encoder::{Encoder, Kind, WORDS};
 use super::weights::head_or_table;
 use crate::error::{Result, bail};
 use crate::model::Task;
@@ -58,6 +58,20 @@ impl Head {
             }
             None => Ok(Head::Body),
         }
+    }
+
+    /// Returns whether the head has logits over the vocabulary.
+    pub fn has_words(self) -> bool {
+        matches!(self, Head::Masked | Head::Causal | Head::Pretraining)
+    }
+}
+
+/// Returns the name of the output layer over the vocabulary in the checkpoints of a family.
+pub(super) fn output_layer(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Bert => "cls.predictions.decoder",
+        Kind::Roberta | Kind::Mpnet => "lm_head.decoder",
+        Kind::DistilBert => "vocab_projector",
     }
 }
 
@@ -161,18 +175,15 @@ fn question(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, hidden: &str)
 
 /// Adds the logits over the vocabulary for each token, and returns their name.
 fn words(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, hidden: &str) -> Result<String> {
-    // The names of the dense layer, its norm and the output layer, and that of the output layer's bias in an older
-    // format.
-    let (dense, norm, head, beside) = match e.kind {
-        Kind::Bert => (
-            "cls.predictions.transform.dense",
-            "cls.predictions.transform.LayerNorm",
-            "cls.predictions.decoder",
-            "cls.predictions.bias",
-        ),
-        Kind::Roberta | Kind::Mpnet => ("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias"),
-        Kind::DistilBert => ("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias"),
+    // The names of the dense layer and its norm, and that of the output layer's bias in an older format.
+    let (dense, norm, beside) = match e.kind {
+        Kind::Bert => {
+            ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias")
+        }
+        Kind::Roberta | Kind::Mpnet => ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
+        Kind::DistilBert => ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
     };
+    let head = output_layer(e.kind);
     let activation = match e.kind {
         Kind::Roberta | Kind::Mpnet => Activation::named("gelu")?,
         _ => e.activation,
@@ -180,7 +191,7 @@ fn words(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, hidden: &str) ->
     let x = b.linear(hidden, dense, e.hidden, e.hidden)?;
     let x = activation.build(b, &x)?;
     let x = b.layer_norm(&x, norm, e.hidden, e.epsilon)?;
-    let (own, table) = (format!("{head}.weight"), e.name("embeddings.word_embeddings.weight"));
+    let (own, table) = (format!("{head}.weight"), e.name(WORDS));
     let weight = match config.flag("tie_word_embeddings", true)? {
         true => head_or_table(b.weights, &own, &table)?.to_owned(),
         false => own,

@@ -120,14 +120,14 @@ pub(super) fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Dec
     let layer = Layer { rope: Some(0), window: None, scale: (heads.size as f32).sqrt().recip() };
     Ok(Decoder {
         names: NAMES,
-        root: find_root(weights, ROOTS, NAMES.embedding)?,
+        root: find_root(weights, ROOTS, &NAMES)?,
         vocabulary: config.size_of(&["vocab_size"])?,
         width,
         heads,
         inner: config.size_of(&["intermediate_size"])?,
         positions: positions(config)?,
         norm: Norm::Rms { epsilon: config.needed("rms_norm_eps")? as f32, plus_one: false },
-        activation: Activation::named(config.word("hidden_act")?)?,
+        activation: activation(config)?,
         bias: Bias { query_key_value: attention_bias, output: attention_bias, mlp: config.flag("mlp_bias", false)? },
         transposed: false,
         head_norms: false,
@@ -138,6 +138,12 @@ pub(super) fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Dec
         layers: vec![layer; count as usize],
         tied: config.flag("tie_word_embeddings", false)?,
     })
+}
+
+/// Returns the activation: `hidden_activation` in families that read this key, otherwise `hidden_act`.
+fn activation(config: &Config<'_>) -> Result<Activation> {
+    let own = config.text("hidden_activation")?;
+    Activation::named(own.map_or_else(|| config.word("hidden_act"), Ok)?)
 }
 
 /// Returns the number of positions, including a context extended by scaling.

@@ -159,6 +159,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
     let mut warnings = built.warnings;
     warnings.extend(weights::unused(&weights, &built.proto, &by));
     warnings.extend(tokens_without_rows(&files, &built.proto)?);
+    warnings.extend(side::adapter(folder));
     if built.task == Task::Generate {
         warnings.extend(generation.as_ref().and_then(side::unread));
     }

@@ -189,10 +189,11 @@ impl Schema {
             bail!(InvalidModel, "layer_types has {} entries for {layers} layers", kinds.len());
         }
         let mut unread = Vec::new();
-        // Keys that are not read are removed, so that no later code can use them by accident.
+        // Keys that are not read are removed, so that no later code can use them by accident. With the value `null`,
+        // they are not worth a warning.
         complete.retain(|key, value| {
             let known = self.knows(key, value);
-            if !known {
+            if !known && !value.is_null() {
                 unread.push(format!("{key} = {}", super::config::shown(value)));
             }
             known
@@ -216,7 +217,7 @@ impl Schema {
             let mut keys = [INERT, GENERATION, self.inert].into_iter().flatten();
             keys.any(|inert| *inert == key || *inert == one_value)
         };
-        value.is_null() || key.starts_with(OWN) || read() || fixed() || inert()
+        key.starts_with(OWN) || read() || fixed() || inert()
     }
 
     /// Returns whether the family reads kinds of layers, even if only one.
@@ -284,6 +285,7 @@ mod tests {
     fn what_is_not_read_is_named_and_what_cannot_be_built_is_refused() {
         let (config, warnings) =
             complete(json!({ "odd": false, "noise": 1, "quiet": false, "none": null, "use_cache": true })).unwrap();
+        assert!(config.get("none").is_none() && !warnings[0].contains("none"), "{warnings:?}");
         assert!(
             warnings[0].contains("odd = false") && !warnings[0].contains("noise") && !warnings[0].contains("quiet"),
             "{warnings:?}"

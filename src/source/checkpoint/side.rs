@@ -30,6 +30,9 @@ const FILES: &[&str] = &[
     "LICENSE",
 ];
 
+/// The files of an adapter that PEFT saves.
+const ADAPTER: [&str; 3] = ["adapter_model.safetensors", "adapter_model.bin", "adapter_config.json"];
+
 /// The keys of `generation_config.json` for sampling and for the length of texts.
 const SAMPLING: &[&str] = &[
     "do_sample",
@@ -159,6 +162,14 @@ pub fn unread(generation: &Map<String, Value>) -> Option<String> {
         .map(|(key, value)| format!("{key} = {}", shown(value)))
         .collect();
     (!left.is_empty()).then(|| format!("generation_config.json: keys that are ignored: {}", left.join(", ")))
+}
+
+/// Returns a warning about an adapter (LoRA) next to the weights, which is not applied; `None` if there is none.
+pub fn adapter(folder: &Path) -> Option<String> {
+    let found = ADAPTER.into_iter().find(|name| folder.join(name).is_file())?;
+    Some(format!(
+        "{found}: the adapter in the folder is not applied; merge it into the weights first (PEFT: merge_and_unload)"
+    ))
 }
 
 /// Returns whether two values are equal, including 1 and 1.0.

@@ -38,6 +38,44 @@ impl Weights for Renamed<'_> {
     }
 }
 
+/// A checkpoint of a tied model, in which the embedding table may exist only under the name of the output layer.
+/// `save_model` of safetensors writes such files, because it keeps one of several names of a tensor.
+pub(super) struct WithTable<'a> {
+    weights: &'a dyn Weights,
+    /// Name of the table.
+    table: String,
+    /// Name of the output layer, if it is the table.
+    head: Option<String>,
+}
+
+impl<'a> WithTable<'a> {
+    /// Returns the tensors of `weights`, with the output layer `head` as the embedding table `table` if the model is
+    /// `tied` and has no table.
+    pub fn new(weights: &'a dyn Weights, table: String, head: &str, tied: bool) -> Result<WithTable<'a>> {
+        let alone = tied && weights.find(&table)?.is_none() && weights.find(head)?.is_some();
+        Ok(WithTable { weights, table, head: alone.then(|| head.to_owned()) })
+    }
+
+    /// Returns the name under which the checkpoint has a tensor.
+    fn stored<'n>(&'n self, name: &'n str) -> &'n str {
+        self.head.as_deref().filter(|_| name == self.table).unwrap_or(name)
+    }
+}
+
+impl Weights for WithTable<'_> {
+    fn find(&self, name: &str) -> Result<Option<Stored>> {
+        self.weights.find(self.stored(name))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.weights.names()
+    }
+
+    fn shaped(&self, name: &str, dims: &[i64]) -> Result<Stored> {
+        self.weights.shaped(self.stored(name), dims)
+    }
+}
+
 /// Returns the name of the output layer: `own` if the checkpoint has it and it differs from `table`, the embedding
 /// table; otherwise `table`.
 pub(super) fn head_or_table<'n>(weights: &dyn Weights, own: &'n str, table: &'n str) -> Result<&'n str> {
@@ -135,6 +173,19 @@ mod tests {
         let few = Few(BTreeMap::from([("table", 1), ("same", 1), ("other", 2)]));
         let head = |own| head_or_table(&few, own, "table").unwrap().to_owned();
         assert_eq!([head("same"), head("other"), head("none")], ["table", "other", "table"]);
+    }
+
+    #[test]
+    fn the_head_of_a_tied_model_is_its_table_if_there_is_no_other() {
+        let few = |names: &[&'static str]| Few((1..).zip(names).map(|(byte, name)| (*name, byte)).collect());
+        let table = |few: &Few, tied| {
+            let with = WithTable::new(few, "table".to_owned(), "head", tied).unwrap();
+            assert_eq!(with.shaped("table", &[1]).is_ok(), with.find("table").unwrap().is_some());
+            with.find("table").unwrap().map(|stored| stored.bytes[0])
+        };
+        let (both, head) = (few(&["head", "table"]), few(&["head"]));
+        assert_eq!((table(&both, true), table(&head, true)), (Some(2), Some(1)));
+        assert_eq!((table(&head, false), table(&few(&["other"]), true)), (None, None));
     }
 
     #[test]
