@@ -60,8 +60,8 @@ pub struct optimize_prune_options_t {
     pub struct_size: u32,
     /// Pruning method, an optimize_prune_method_t.
     pub method: i32,
-    /// Share of the elements of each weight to set to zero, or of the units of each group to remove: above 0 and below
-    /// 1. 0 selects the share of the pattern, if there is one, and otherwise 0.5; if structured pruning removes layers
+    /// Share of the elements of each weight to set to zero, or of the units of each group to remove: less than 1. 0
+    /// selects the share of the pattern, if there is one, and otherwise 0.5; if structured pruning removes layers
     /// (`drop_layers`, `layers`), 0 prunes nothing else.
     pub sparsity: f64,
     /// Maximum number of nonzero weights in each `pattern_of` consecutive weights along the inputs of a matrix product:
