@@ -126,6 +126,35 @@ fn classes_replace_steps_of_the_file() {
     assert_eq!(ids("bytes", &open_ended, [gpt, config], &["a"]), [220, 64]);
 }
 
+/// The expected values are those of transformers 5.24.
+#[test]
+fn xlm_roberta_tokenizers_split_at_spaces() {
+    let vocabulary = json!([
+        ["<s>", 0.0],
+        ["<pad>", 0.0],
+        ["</s>", 0.0],
+        ["<unk>", 0.0],
+        ["\u{2581}", -2.0],
+        ["a", -3.0],
+        ["b", -3.5],
+        ["\u{2581}a", -1.0],
+        ["\u{2581}b", -1.5],
+        ["<mask>", 0.0]
+    ]);
+    let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null, "decoder": null,
+        "pre_tokenizer": { "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true },
+        "model": { "type": "Unigram", "unk_id": 3, "vocab": vocabulary, "byte_fallback": false } });
+    for (class, space, ids) in [
+        ("XLMRobertaTokenizer", true, &[7, 6, 8, 7]),
+        ("XLMRobertaTokenizerFast", false, &[5, 6, 6, 5]),
+        ("CamembertTokenizer", false, &[5, 6, 6, 5]),
+    ] {
+        let config = json!({ "tokenizer_class": class, "add_prefix_space": space, "bos_token": "<s>" });
+        let tokenizer = open(&file, &json!({ "tokenizer_config.json": config })).unwrap();
+        assert_eq!(tokenizer.encode("ab  b a ", false).unwrap().ids, ids, "{class} {space}");
+    }
+}
+
 #[test]
 fn a_folder_a_package_and_a_copy_know_their_settings() {
     let all = fixture("settings.json");

@@ -1,7 +1,7 @@
 //! The use of settings by the class of a tokenizer, `tokenizer_class` ([`Family`]).
 //!
 //! Some classes of transformers rebuild normalizer and pre-tokenizer from settings in `tokenizer_config.json` and
-//! ignore those in `tokenizer.json`. Those of BERT and Llama are replaced here too; of others, only the affected
+//! ignore those in `tokenizer.json`. Those of BERT, XLM-RoBERTa and Llama are replaced here too; of others, only the affected
 //! parts are changed.
 
 use crate::error::{Error, Kind, Result};
@@ -13,6 +13,8 @@ use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+use tokenizers::pre_tokenizers::sequence::Sequence as Steps;
+use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::processors::PostProcessorWrapper;
 
 /// The classes with the settings of BERT: `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`.
@@ -90,6 +92,8 @@ pub enum Family {
     },
     /// SentencePiece, with the settings of Llama.
     Llama,
+    /// SentencePiece of the type Unigram, with the settings of XLM-RoBERTa.
+    XlmRoberta,
     /// Any other class, whose tokenizers are unchanged.
     Plain,
 }
@@ -106,6 +110,7 @@ impl Family {
             class if BERT.contains(&class) => Family::Bert,
             class if BYTE_LEVEL.contains(&class) => Family::ByteLevel { roberta: class != "GPT2Tokenizer" },
             "LlamaTokenizer" => Family::Llama,
+            "XLMRobertaTokenizer" | "CamembertTokenizer" => Family::XlmRoberta,
             _ => Family::Plain,
         }
     }
@@ -117,6 +122,7 @@ impl Family {
             Family::ByteLevel { roberta: true } => &["<s>", "</s>", "<unk>", "<pad>", "<mask>"],
             Family::ByteLevel { roberta: false } => &["<|endoftext|>"],
             Family::Llama => &["<unk>", "<s>", "</s>"],
+            Family::XlmRoberta => &["<s>", "</s>", "<unk>", "<pad>", "<mask>"],
             Family::Plain => &[],
         }
     }
@@ -128,6 +134,7 @@ impl Family {
             Family::Bert => bert(inner, value),
             Family::ByteLevel { .. } => Ok(prefix_space(inner, flag(value, "add_prefix_space").unwrap_or(false))),
             Family::Llama => llama(inner, value),
+            Family::XlmRoberta => xlm_roberta(inner, flag(value, "add_prefix_space").unwrap_or(true)),
             Family::Plain => Ok(Vec::new()),
         }
     }
@@ -274,6 +281,21 @@ fn llama(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     let decoder = serde_json::json!({"type": "Sequence", "decoders": steps});
     let decoder: DecoderWrapper = serde_json::from_value(decoder).map_err(|e| damaged(e.into()))?;
     inner.with_decoder(Some(decoder));
+    Ok(Vec::new())
+}
+
+/// Sets the steps of XLM-RoBERTa before and after the model, with or without a space before each word. Returns no
+/// notes.
+fn xlm_roberta(inner: &mut Tokenizer, prefix: bool) -> Result<Vec<String>> {
+    if !matches!(inner.get_model(), ModelWrapper::Unigram(_)) {
+        return Ok(Vec::new());
+    }
+    let scheme = if prefix { PrependScheme::Always } else { PrependScheme::Never };
+    let spaces = Metaspace::new(MARK, scheme, true);
+    let steps =
+        vec![PreTokenizerWrapper::WhitespaceSplit(WhitespaceSplit), PreTokenizerWrapper::Metaspace(spaces.clone())];
+    inner.with_pre_tokenizer(Some(PreTokenizerWrapper::Sequence(Steps::new(steps))));
+    inner.with_decoder(Some(DecoderWrapper::Metaspace(spaces)));
     Ok(Vec::new())
 }
 
