@@ -141,7 +141,8 @@ fn xlm_roberta_tokenizers_split_at_spaces() {
         ["\u{2581}b", -1.5],
         ["<mask>", 0.0]
     ]);
-    let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null, "decoder": null,
+    let file = json!({ "version": "1.0", "added_tokens": [], "post_processor": null, "decoder": null,
+        "normalizer": { "type": "Replace", "pattern": { "String": "b" }, "content": "a" },
         "pre_tokenizer": { "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true },
         "model": { "type": "Unigram", "unk_id": 3, "vocab": vocabulary, "byte_fallback": false } });
     for (class, space, ids) in [

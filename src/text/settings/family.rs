@@ -1,8 +1,8 @@
 //! The use of settings by the class of a tokenizer, `tokenizer_class` ([`Family`]).
 //!
 //! Some classes of transformers rebuild normalizer and pre-tokenizer from settings in `tokenizer_config.json` and
-//! ignore those in `tokenizer.json`. Those of BERT, XLM-RoBERTa and Llama are replaced here too; of others, only the affected
-//! parts are changed.
+//! ignore those in `tokenizer.json`. Those of BERT, XLM-RoBERTa and Llama are replaced here too; of others, only the
+//! affected parts are changed.
 
 use crate::error::{Error, Kind, Result};
 use serde_json::{Map, Value};
@@ -290,6 +290,13 @@ fn xlm_roberta(inner: &mut Tokenizer, prefix: bool) -> Result<Vec<String>> {
     if !matches!(inner.get_model(), ModelWrapper::Unigram(_)) {
         return Ok(Vec::new());
     }
+    let precompiled = |step: &&NormalizerWrapper| matches!(step, NormalizerWrapper::Precompiled(_));
+    // Like the class, it keeps the table of characters and no other step before the model.
+    let kept = match inner.get_normalizer() {
+        Some(NormalizerWrapper::Sequence(steps)) => steps.as_ref().iter().find(precompiled).cloned(),
+        step => step.filter(precompiled).cloned(),
+    };
+    inner.with_normalizer(kept).map_err(damaged)?;
     let scheme = if prefix { PrependScheme::Always } else { PrependScheme::Never };
     let spaces = Metaspace::new(MARK, scheme, true);
     let steps =
