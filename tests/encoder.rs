@@ -51,7 +51,9 @@ fn pairs_become_the_tokens_that_transformers_makes() {
 #[test]
 fn scores_are_those_of_transformers_for_texts_and_pairs() {
     let model = Model::load(&fixtures().join("encoders/bert-classify")).unwrap();
-    let tokenizer = Arc::new(Tokenizer::load(&fixtures().join("sentences/model/tokenizer.json")).unwrap());
+    // With the file next to it, the tokenizer has a class that returns no token types.
+    let file = std::fs::read(fixtures().join("sentences/model/tokenizer.json")).unwrap();
+    let tokenizer = Arc::new(Tokenizer::from_bytes(&file).unwrap());
     let reference = &json("encoders/pairs.json")["scores"];
     let texts: Vec<(String, String)> = serde_json::from_value(reference["texts"].clone()).unwrap();
     let (first, second): (Vec<String>, Vec<String>) = texts.into_iter().unzip();

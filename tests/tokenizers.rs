@@ -42,6 +42,120 @@ fn settings_beside_a_tokenizer_are_applied_as_transformers_applies_them() {
     println!("{} folders", list(&all["cases"]).len());
 }
 
+/// Returns the token ids and types of a text or a pair by a tokenizer of settings.json, of which `edits` replace parts,
+/// beside a `config.json` and a `tokenizer_config.json`; null for none.
+fn encoded(base: &str, edits: &Value, [model, config]: [Value; 2], texts: &[&str]) -> (Vec<i64>, Vec<i64>) {
+    let mut file = fixture("settings.json")["tokenizers"][base].clone();
+    file.as_object_mut().unwrap().extend(edits.as_object().unwrap().clone());
+    let mut files = json!({ "config.json": model });
+    if !config.is_null() {
+        files["tokenizer_config.json"] = config;
+    }
+    let tokenizer = open(&file, &files).unwrap();
+    let batch = match texts {
+        [text] => tokenizer.encode_batch(&[text], true, None),
+        pair => tokenizer.encode_pairs(&[(pair[0], pair[1])], None),
+    };
+    let batch = batch.unwrap();
+    (batch.ids, batch.type_ids)
+}
+
+/// The expected values of this test and the following two are those of transformers 5.24.
+#[test]
+fn token_types_are_given_if_the_tokenizer_returns_them() {
+    let names = |names: &[&str]| json!({ "tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": names });
+    for (config, types) in [
+        (json!({ "tokenizer_class": "BertTokenizer" }), true),
+        (json!({ "tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids", "attention_mask"] }), false),
+        (json!({ "tokenizer_class": "TokenizersBackend" }), false),
+        (names(&["input_ids", "attention_mask"]), false),
+        (names(&["input_ids", "token_type_ids"]), true),
+        (json!({}), true),
+        (Value::Null, true),
+    ] {
+        let found = encoded("words", &json!({}), [json!({ "model_type": "bert" }), config.clone()], &["a", "b"]);
+        let types = if types { vec![0, 0, 0, 1, 1] } else { vec![0; 5] };
+        assert_eq!(found, (vec![2, 5, 3, 6, 3], types), "{config}");
+    }
+}
+
+#[test]
+fn special_tokens_are_named_in_several_ways() {
+    let image = json!({ "content": "<i>", "lstrip": true, "rstrip": false, "normalized": false, "single_word": false,
+        "__type": "AddedToken" });
+    let (i, t) = (&[27, 72, 29][..], &[27, 83, 29][..]);
+    for (more, first, second) in [
+        (json!({ "extra_special_tokens": {}, "additional_special_tokens": ["<t>"] }), i, &[258][..]),
+        (
+            json!({ "extra_special_tokens": { "image_token": "<i>" }, "additional_special_tokens": ["<t>"] }),
+            &[258],
+            &[259],
+        ),
+        (json!({ "image_token": image }), &[258], t),
+        (json!({ "image_token": { "content": "<i>" } }), i, t),
+        (json!({ "model_specific_special_tokens": { "image_token": "<i>" } }), &[258], t),
+    ] {
+        let mut config =
+            json!({ "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>" });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let found = encoded("bytes", &json!({}), [json!({ "model_type": "llama" }), config], &["a<i> <t>"]);
+        assert_eq!(found.0, [&[64], first, &[220], second].concat(), "{more}");
+    }
+}
+
+#[test]
+fn classes_replace_steps_of_the_file() {
+    let of = |kind: &str| json!({ "model_type": kind });
+    let bert = |lower: bool| json!({ "tokenizer_class": "BertTokenizer", "do_lower_case": lower });
+    let lower_before = json!({ "normalizer": { "type": "Sequence", "normalizers": [{ "type": "Lowercase" },
+        { "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null,
+          "lowercase": false }] } });
+    let (none, open_ended) = (json!({ "normalizer": null }), json!({ "post_processor": null }));
+    let ids = |base, edits: &Value, files, texts: &[&str]| encoded(base, edits, files, texts).0;
+    assert_eq!(ids("words", &lower_before, [of("bert"), bert(false)], &["Ab"]), [2, 10, 25, 3]);
+    assert_eq!(ids("words", &none, [of("bert"), bert(true)], &["Ab"]), [2, 5, 25, 3]);
+    assert_eq!(ids("words", &json!({}), [of("bert"), Value::Null], &["Ab"]), [2, 5, 25, 3]);
+    let pair = encoded("words", &open_ended, [of("bert"), bert(true)], &["a", "b"]);
+    assert_eq!(pair, (vec![2, 5, 3, 6, 3], vec![0, 0, 0, 1, 1]));
+    let roberta = json!({ "tokenizer_class": "RobertaTokenizer", "unk_token": "</s>", "pad_token": "</s>",
+        "mask_token": "</s>" });
+    let found = ids("bytes", &open_ended, [of("roberta"), roberta], &["a", "b"]);
+    assert_eq!(found, [256, 64, 257, 257, 65, 257]);
+    let gpt = json!({ "model_type": "llama", "tokenizer_class": "GPT2Tokenizer" });
+    let config = json!({ "bos_token": "<s>", "eos_token": "</s>", "unk_token": "</s>", "add_prefix_space": true });
+    assert_eq!(ids("bytes", &open_ended, [gpt, config], &["a"]), [220, 64]);
+}
+
+/// The expected values are those of transformers 5.24.
+#[test]
+fn xlm_roberta_tokenizers_split_at_spaces() {
+    let vocabulary = json!([
+        ["<s>", 0.0],
+        ["<pad>", 0.0],
+        ["</s>", 0.0],
+        ["<unk>", 0.0],
+        ["\u{2581}", -2.0],
+        ["a", -3.0],
+        ["b", -3.5],
+        ["\u{2581}a", -1.0],
+        ["\u{2581}b", -1.5],
+        ["<mask>", 0.0]
+    ]);
+    let file = json!({ "version": "1.0", "added_tokens": [], "post_processor": null, "decoder": null,
+        "normalizer": { "type": "Replace", "pattern": { "String": "b" }, "content": "a" },
+        "pre_tokenizer": { "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true },
+        "model": { "type": "Unigram", "unk_id": 3, "vocab": vocabulary, "byte_fallback": false } });
+    for (class, space, ids) in [
+        ("XLMRobertaTokenizer", true, &[7, 6, 8, 7]),
+        ("XLMRobertaTokenizerFast", false, &[5, 6, 6, 5]),
+        ("CamembertTokenizer", false, &[5, 6, 6, 5]),
+    ] {
+        let config = json!({ "tokenizer_class": class, "add_prefix_space": space, "bos_token": "<s>" });
+        let tokenizer = open(&file, &json!({ "tokenizer_config.json": config })).unwrap();
+        assert_eq!(tokenizer.encode("ab  b a ", false).unwrap().ids, ids, "{class} {space}");
+    }
+}
+
 #[test]
 fn a_folder_a_package_and_a_copy_know_their_settings() {
     let all = fixture("settings.json");

@@ -119,6 +119,7 @@ impl Tokenizer {
         let (pad_id, pad_type_id) = padding.unwrap_or_else(|| (by_name(), 0));
         let named = settings.pad_token.as_ref().and_then(|token| inner.token_to_id(token));
         let pad_id = named.map_or(pad_id, i64::from);
+        let pad_type_id = if settings.untyped { 0 } else { pad_type_id };
         let truncation = inner.get_truncation().map(|t| t.max_length).filter(|length| *length > 0);
         guarded(|| inner.with_truncation(None).map(|_| ()))?;
         inner.with_padding(None);
@@ -369,7 +370,7 @@ impl Tokenizer {
         let encoding = Encoding {
             ids: wide(encoded.get_ids()),
             attention_mask: wide(encoded.get_attention_mask()),
-            type_ids: wide(encoded.get_type_ids()),
+            type_ids: if self.settings.untyped { vec![0; keep.len()] } else { wide(encoded.get_type_ids()) },
         };
         Ok((encoding, encoded.len() - keep.len()))
     }

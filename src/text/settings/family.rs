@@ -1,20 +1,24 @@
 //! The use of settings by the class of a tokenizer, `tokenizer_class` ([`Family`]).
 //!
 //! Some classes of transformers rebuild normalizer and pre-tokenizer from settings in `tokenizer_config.json` and
-//! ignore those in `tokenizer.json`. Here only the affected parts are changed, so that a file with additional steps
-//! keeps them.
+//! ignore those in `tokenizer.json`. Those of BERT, XLM-RoBERTa and Llama are replaced here too; of others, only the
+//! affected parts are changed.
 
 use crate::error::{Error, Kind, Result};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::ModelWrapper;
-use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper, Sequence};
+use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+use tokenizers::pre_tokenizers::sequence::Sequence as Steps;
+use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
+use tokenizers::processors::PostProcessorWrapper;
 
 /// The classes with the settings of BERT: `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`.
-const BERT: [&str; 11] = [
+const BERT: [&str; 9] = [
     "BertTokenizer",
     "DistilBertTokenizer",
     "ElectraTokenizer",
@@ -23,9 +27,25 @@ const BERT: [&str; 11] = [
     "ConvBertTokenizer",
     "LayoutLMTokenizer",
     "SqueezeBertTokenizer",
-    "RetriBertTokenizer",
     "FunnelTokenizer",
-    "NomicBertTokenizer",
+];
+/// The classes whose tokenizers return token types.
+const TYPED: [&str; 15] = [
+    "BertTokenizer",
+    "ElectraTokenizer",
+    "MobileBertTokenizer",
+    "ConvBertTokenizer",
+    "LayoutLMTokenizer",
+    "SqueezeBertTokenizer",
+    "LxmertTokenizer",
+    "DPRContextEncoderTokenizer",
+    "DPRQuestionEncoderTokenizer",
+    "DebertaTokenizer",
+    "DebertaV2Tokenizer",
+    "CanineTokenizer",
+    "FNetTokenizer",
+    "MarkupLMTokenizer",
+    "TapasTokenizer",
 ];
 /// The classes that insert a space before a text if and only if `add_prefix_space` is set.
 const BYTE_LEVEL: [&str; 4] = ["GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer", "LongformerTokenizer"];
@@ -72,6 +92,8 @@ pub enum Family {
     },
     /// SentencePiece, with the settings of Llama.
     Llama,
+    /// SentencePiece of the type Unigram, with the settings of XLM-RoBERTa.
+    XlmRoberta,
     /// Any other class, whose tokenizers are unchanged.
     Plain,
 }
@@ -83,18 +105,12 @@ impl Family {
         if model_type.is_some_and(|kind| PLAIN.contains(&kind)) {
             return Family::Plain;
         }
-        let by_kind = match model_type {
-            Some("bert" | "distilbert" | "electra" | "convbert" | "nomic_bert" | "mobilebert") => Some("BertTokenizer"),
-            Some("mpnet") => Some("MPNetTokenizer"),
-            Some("roberta" | "bart" | "longformer") => Some("RobertaTokenizer"),
-            Some("gpt2" | "starcoder2" | "phi") => Some("GPT2Tokenizer"),
-            _ => None,
-        };
-        let class = class.or(by_kind).unwrap_or_default();
+        let class = class.or(model_type.and_then(usual_class)).unwrap_or_default();
         match class.strip_suffix("Fast").unwrap_or(class) {
             class if BERT.contains(&class) => Family::Bert,
             class if BYTE_LEVEL.contains(&class) => Family::ByteLevel { roberta: class != "GPT2Tokenizer" },
             "LlamaTokenizer" => Family::Llama,
+            "XLMRobertaTokenizer" | "CamembertTokenizer" => Family::XlmRoberta,
             _ => Family::Plain,
         }
     }
@@ -106,6 +122,7 @@ impl Family {
             Family::ByteLevel { roberta: true } => &["<s>", "</s>", "<unk>", "<pad>", "<mask>"],
             Family::ByteLevel { roberta: false } => &["<|endoftext|>"],
             Family::Llama => &["<unk>", "<s>", "</s>"],
+            Family::XlmRoberta => &["<s>", "</s>", "<unk>", "<pad>", "<mask>"],
             Family::Plain => &[],
         }
     }
@@ -117,9 +134,51 @@ impl Family {
             Family::Bert => bert(inner, value),
             Family::ByteLevel { .. } => Ok(prefix_space(inner, flag(value, "add_prefix_space").unwrap_or(false))),
             Family::Llama => llama(inner, value),
+            Family::XlmRoberta => xlm_roberta(inner, flag(value, "add_prefix_space").unwrap_or(true)),
             Family::Plain => Ok(Vec::new()),
         }
     }
+
+    /// Adds the step that puts special tokens around texts if `tokenizer.json` has none and the class has one; the
+    /// tokens must be added before. Fails with `InvalidModel` if the step does not fit the tokenizer.
+    pub fn complete(&self, inner: &mut Tokenizer, value: &Setting<'_>) -> Result<()> {
+        match self {
+            // The class of MPNet has the settings of BERT with the tokens of RoBERTa.
+            Family::Bert if inner.token_to_id("[CLS]").is_some() => enclose(inner, value, ["[CLS]", "[SEP]"], false),
+            Family::ByteLevel { roberta: true } => enclose(inner, value, ["<s>", "</s>"], true),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns the class of a model type.
+fn usual_class(model_type: &str) -> Option<&'static str> {
+    Some(match model_type {
+        "bert" | "distilbert" | "electra" | "convbert" | "nomic_bert" | "mobilebert" | "ernie" | "megatron-bert"
+        | "nezha" | "squeezebert" | "layoutlm" | "qdqbert" | "lxmert" => "BertTokenizer",
+        "mpnet" => "MPNetTokenizer",
+        "roberta" | "bart" | "longformer" | "roberta-prelayernorm" | "lilt" => "RobertaTokenizer",
+        "gpt2" | "starcoder2" | "phi" | "gpt_neo" | "gptj" | "opt" | "codegen" => "GPT2Tokenizer",
+        "deberta" => "DebertaTokenizer",
+        "deberta-v2" => "DebertaV2Tokenizer",
+        "dpr" => "DPRQuestionEncoderTokenizer",
+        "canine" => "CanineTokenizer",
+        "fnet" => "FNetTokenizer",
+        "markuplm" => "MarkupLMTokenizer",
+        "tapas" => "TapasTokenizer",
+        _ => return None,
+    })
+}
+
+/// Returns whether the tokenizers of a class return token types; without a class, those of the model type. A tokenizer
+/// of which neither is known returns them.
+pub fn gives_types(class: Option<&str>, model_type: Option<&str>) -> bool {
+    if class.is_none() && model_type.is_none() {
+        return true;
+    }
+    let class = class.or(model_type.and_then(usual_class)).unwrap_or_default();
+    TYPED.contains(&class.strip_suffix("Fast").unwrap_or(class))
+        && !model_type.is_some_and(|kind| PLAIN.contains(&kind))
 }
 
 /// A function that returns the value of a setting by its key; `None` if the setting is not set.
@@ -129,31 +188,51 @@ fn flag(value: &Setting<'_>, key: &str) -> Option<bool> {
     value(key).and_then(Value::as_bool)
 }
 
-/// Sets case, accents and Chinese characters, with the defaults of BERT, and returns notes on settings that are not
-/// applied.
+/// Sets the normalizer and the pre-tokenizer of BERT, and returns notes on settings that are not applied.
 fn bert(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
-    let change = |old: &BertNormalizer| {
-        let chinese = flag(value, "tokenize_chinese_chars").unwrap_or(true);
-        let lower = flag(value, "do_lower_case").unwrap_or(true);
-        BertNormalizer::new(old.clean_text, chinese, flag(value, "strip_accents"), lower)
-    };
-    let changed = match inner.get_normalizer() {
-        Some(NormalizerWrapper::BertNormalizer(old)) => NormalizerWrapper::BertNormalizer(change(old)),
-        Some(NormalizerWrapper::Sequence(steps)) => {
-            let step = |step: &NormalizerWrapper| match step {
-                NormalizerWrapper::BertNormalizer(old) => NormalizerWrapper::BertNormalizer(change(old)),
-                other => other.clone(),
-            };
-            NormalizerWrapper::Sequence(Sequence::new(steps.as_ref().iter().map(step).collect()))
-        }
-        _ => {
-            let asked = ["do_lower_case", "strip_accents", "tokenize_chinese_chars"];
-            let asked = asked.iter().filter(|key| value(key).is_some());
-            return Ok(asked.map(|key| format!("`{key}` is not applied: tokenizer.json has no step for it")).collect());
-        }
-    };
-    inner.with_normalizer(Some(changed)).map_err(damaged)?;
+    if !matches!(inner.get_model(), ModelWrapper::WordPiece(_)) {
+        let asked = ["do_lower_case", "strip_accents", "tokenize_chinese_chars"];
+        let asked = asked.iter().filter(|key| value(key).is_some());
+        return Ok(asked.map(|key| format!("`{key}` is not applied: the model is not WordPiece")).collect());
+    }
+    let chinese = flag(value, "tokenize_chinese_chars").unwrap_or(true);
+    let lower = flag(value, "do_lower_case").unwrap_or(true);
+    let normalizer = BertNormalizer::new(true, chinese, flag(value, "strip_accents"), lower);
+    inner.with_normalizer(Some(NormalizerWrapper::BertNormalizer(normalizer))).map_err(damaged)?;
+    inner.with_pre_tokenizer(Some(PreTokenizerWrapper::BertPreTokenizer(BertPreTokenizer)));
     Ok(Vec::new())
+}
+
+/// Adds `[CLS]` and `[SEP]`, or the tokens of RoBERTa, around texts if `tokenizer.json` has no step for it.
+fn enclose(inner: &mut Tokenizer, value: &Setting<'_>, usual: [&str; 2], roberta: bool) -> Result<()> {
+    if inner.get_post_processor().is_some() {
+        return Ok(());
+    }
+    let text = |key: &str, usual: &str| {
+        let found = value(key).and_then(|token| token.as_str().or_else(|| token.get("content")?.as_str()));
+        found.unwrap_or(usual).to_owned()
+    };
+    let (cls, sep) = (text("cls_token", usual[0]), text("sep_token", usual[1]));
+    let (Some(cls_id), Some(sep_id)) = (inner.token_to_id(&cls), inner.token_to_id(&sep)) else { return Ok(()) };
+    let step = if roberta {
+        let space = flag(value, "add_prefix_space").unwrap_or(false);
+        let trim = flag(value, "trim_offsets").unwrap_or(true);
+        serde_json::json!({"type": "RobertaProcessing", "sep": [sep, sep_id], "cls": [cls, cls_id],
+            "trim_offsets": trim, "add_prefix_space": space})
+    } else {
+        let special = |token: &str, kind: u32| serde_json::json!({"SpecialToken": {"id": token, "type_id": kind}});
+        let part = |name: &str, kind: u32| serde_json::json!({"Sequence": {"id": name, "type_id": kind}});
+        let single = vec![special(&cls, 0), part("A", 0), special(&sep, 0)];
+        let pair = [single.clone(), vec![part("B", 1), special(&sep, 1)]].concat();
+        let mut tokens = Map::new();
+        for (token, id) in [(&cls, cls_id), (&sep, sep_id)] {
+            tokens.insert(token.clone(), serde_json::json!({"id": token, "ids": [id], "tokens": [token]}));
+        }
+        serde_json::json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens})
+    };
+    let step: PostProcessorWrapper = serde_json::from_value(step).map_err(|e| damaged(e.into()))?;
+    inner.with_post_processor(Some(step));
+    Ok(())
 }
 
 /// Adds or removes the space before a text, and returns a note if the setting cannot be applied.
@@ -202,6 +281,28 @@ fn llama(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     let decoder = serde_json::json!({"type": "Sequence", "decoders": steps});
     let decoder: DecoderWrapper = serde_json::from_value(decoder).map_err(|e| damaged(e.into()))?;
     inner.with_decoder(Some(decoder));
+    Ok(Vec::new())
+}
+
+/// Sets the steps of XLM-RoBERTa before and after the model, with or without a space before each word. Returns no
+/// notes.
+fn xlm_roberta(inner: &mut Tokenizer, prefix: bool) -> Result<Vec<String>> {
+    if !matches!(inner.get_model(), ModelWrapper::Unigram(_)) {
+        return Ok(Vec::new());
+    }
+    let precompiled = |step: &&NormalizerWrapper| matches!(step, NormalizerWrapper::Precompiled(_));
+    // Like the class, it keeps the table of characters and no other step before the model.
+    let kept = match inner.get_normalizer() {
+        Some(NormalizerWrapper::Sequence(steps)) => steps.as_ref().iter().find(precompiled).cloned(),
+        step => step.filter(precompiled).cloned(),
+    };
+    inner.with_normalizer(kept).map_err(damaged)?;
+    let scheme = if prefix { PrependScheme::Always } else { PrependScheme::Never };
+    let spaces = Metaspace::new(MARK, scheme, true);
+    let steps =
+        vec![PreTokenizerWrapper::WhitespaceSplit(WhitespaceSplit), PreTokenizerWrapper::Metaspace(spaces.clone())];
+    inner.with_pre_tokenizer(Some(PreTokenizerWrapper::Sequence(Steps::new(steps))));
+    inner.with_decoder(Some(DecoderWrapper::Metaspace(spaces)));
     Ok(Vec::new())
 }
 

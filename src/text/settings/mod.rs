@@ -24,6 +24,8 @@ pub struct Settings {
     special: Option<Map<String, Value>>,
     /// Value of `model_type` in the model's configuration.
     model_type: Option<String>,
+    /// Value of `tokenizer_class` in the model's configuration.
+    model_class: Option<String>,
 }
 
 /// The results of applying the settings.
@@ -35,6 +37,8 @@ pub struct Applied {
     pub unk_token: Option<String>,
     /// Whether a text that is too long is truncated at its beginning (`truncation_side`) instead of its end.
     pub cut_left: bool,
+    /// Whether the tokenizer returns no token types (`model_input_names`), so that the model gets zeros.
+    pub untyped: bool,
     /// Notes on settings that could change token ids and were not applied.
     pub notes: Vec<String>,
 }
@@ -57,9 +61,15 @@ impl Settings {
         // If the added tokens are listed, the older files are not read.
         let older = !config.as_ref().is_some_and(|config| config.contains_key("added_tokens_decoder"));
         let of = |name: &str| if older { object(name) } else { Ok(None) };
-        let model_type =
-            object("config.json")?.and_then(|config| config.get("model_type")?.as_str().map(str::to_owned));
-        Ok(Settings { config, added: of("added_tokens.json")?, special: of("special_tokens_map.json")?, model_type })
+        let model = object("config.json")?;
+        let of_model = |key: &str| model.as_ref().and_then(|model| model.get(key)?.as_str().map(str::to_owned));
+        Ok(Settings {
+            config,
+            added: of("added_tokens.json")?,
+            special: of("special_tokens_map.json")?,
+            model_type: of_model("model_type"),
+            model_class: of_model("tokenizer_class"),
+        })
     }
 
     /// Changes a tokenizer according to the settings, and returns the results.
@@ -67,22 +77,35 @@ impl Settings {
     /// Fails with [`Kind::InvalidModel`] if the description of a token is invalid, or if a setting cannot be applied to
     /// the tokenizer.
     pub fn apply(&self, inner: &mut Tokenizer) -> Result<Applied> {
-        if self.config.is_none() && self.added.is_none() && self.special.is_none() {
-            return Ok(Applied::default());
-        }
-        let family = Family::of(self.text("tokenizer_class"), self.model_type.as_deref());
+        let family = Family::of(self.class(), self.model_type.as_deref());
         let mut notes = family.apply(inner, &|key| self.value(key))?;
         let tokens = self.tokens(inner, &family)?;
         if !tokens.is_empty() {
             inner.add_tokens(tokens).map_err(|e| Error::new(Kind::InvalidModel, format!("added tokens: {e}")))?;
         }
+        family.complete(inner, &|key| self.value(key))?;
         if self.value("split_special_tokens") == Some(&Value::Bool(true)) {
             inner.set_encode_special_tokens(true);
         }
         notes.extend(self.unapplied());
         let pad_token = self.named("pad_token")?.map(|token| token.content);
         let unk_token = self.named("unk_token")?.map(|token| token.content);
-        Ok(Applied { pad_token, unk_token, cut_left: self.text("truncation_side") == Some("left"), notes })
+        let cut_left = self.text("truncation_side") == Some("left");
+        Ok(Applied { pad_token, unk_token, cut_left, untyped: !self.gives_types(), notes })
+    }
+
+    /// Returns the class of the tokenizer; `None` if neither its own files nor the model's configuration name it.
+    fn class(&self) -> Option<&str> {
+        self.text("tokenizer_class").or(self.model_class.as_deref())
+    }
+
+    /// Returns whether the tokenizer returns token types: `model_input_names`, or the default of the class. The
+    /// defaults of a class with custom code are unknown: its token types are used.
+    fn gives_types(&self) -> bool {
+        match self.value("model_input_names").and_then(Value::as_array) {
+            Some(names) => names.iter().any(|name| name.as_str() == Some("token_type_ids")),
+            None => self.value("auto_map").is_some() || family::gives_types(self.class(), self.model_type.as_deref()),
+        }
     }
 
     /// Returns the value of a setting; `None` if it does not exist or is null. The values in `special_tokens_map.json`
@@ -134,22 +157,26 @@ impl Settings {
         for key in NAMED {
             found.extend(self.named(key)?);
         }
-        let maps = self.config.iter().chain(&self.special).flatten();
-        for (key, value) in maps.filter(|(key, value)| key.ends_with("_token") && value.is_string()) {
+        // An object of `tokenizer_config.json` is a token only if it says so.
+        let marked = |value: &Value| value.get("__type").and_then(Value::as_str) == Some("AddedToken");
+        let own = self.config.iter().flatten().filter(|(_, value)| value.is_string() || marked(value));
+        let older =
+            self.special.iter().flatten().filter(|(_, value)| value.is_string() || value.get("content").is_some());
+        for (key, value) in own.chain(older).filter(|(key, _)| key.ends_with("_token")) {
             if !NAMED.contains(&key.as_str()) {
                 found.push(token(value, true).at(|| key.clone())?);
             }
         }
-        let filled = |value: &&Value| value.as_array().is_none_or(|list| !list.is_empty());
-        let extra = self.value("extra_special_tokens").filter(filled);
-        let list = extra.or_else(|| self.value("additional_special_tokens"));
-        let values: Vec<&Value> = match list {
-            Some(Value::Array(list)) => list.iter().collect(),
-            Some(Value::Object(named)) => named.values().collect(),
-            _ => Vec::new(),
-        };
+        let extra = self.value("extra_special_tokens");
+        let named = [self.value("model_specific_special_tokens"), extra];
+        let mut values: Vec<&Value> =
+            named.into_iter().flatten().filter_map(Value::as_object).flat_map(Map::values).collect();
+        // A filled list replaces the older name; an object has names of tokens and replaces nothing.
+        let list = extra.and_then(Value::as_array).filter(|list| !list.is_empty());
+        let list = list.or_else(|| self.value("additional_special_tokens")?.as_array());
+        values.extend(list.into_iter().flatten());
         for value in values {
-            found.push(token(value, true).at(|| "additional_special_tokens")?);
+            found.push(token(value, true).at(|| "extra_special_tokens")?);
         }
         Ok(found)
     }

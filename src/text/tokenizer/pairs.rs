@@ -40,7 +40,7 @@ impl Tokenizer {
         let encoding = Encoding {
             ids: wide(encoded.get_ids()),
             attention_mask: wide(encoded.get_attention_mask()),
-            type_ids: wide(encoded.get_type_ids()),
+            type_ids: if self.settings.untyped { vec![0; encoded.len()] } else { wide(encoded.get_type_ids()) },
         };
         Ok((encoding, lengths.iter().sum::<usize>() - kept.iter().sum::<usize>()))
     }

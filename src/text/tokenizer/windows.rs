@@ -65,6 +65,9 @@ impl Tokenizer {
         for (index, window) in std::iter::once(first).chain(rest).enumerate() {
             found.add(self.words(text, &window), &window, index * (room - overlap))?;
         }
+        if self.settings.untyped {
+            found.windows.iter_mut().for_each(|window| window.encoding.type_ids.fill(0));
+        }
         Ok(found)
     }
 
