@@ -1947,8 +1947,8 @@ typedef struct optimize_prune_options_t {
    */
   int32_t method;
   /**
-   * Share of the elements of each weight to set to zero, or of the units of each group to remove: above 0 and below
-   * 1. 0 selects the share of the pattern, if there is one, and otherwise 0.5; if structured pruning removes layers
+   * Share of the elements of each weight to set to zero, or of the units of each group to remove: less than 1. 0
+   * selects the share of the pattern, if there is one, and otherwise 0.5; if structured pruning removes layers
    * (`drop_layers`, `layers`), 0 prunes nothing else.
    */
   double sparsity;
