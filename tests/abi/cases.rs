@@ -125,8 +125,8 @@ const BEYOND: [&str; 4] = [
     "OPTIMIZE_PRUNE_STRUCTURED",
 ];
 
-/// Enum values that are valid but require another argument that is missing.
-const WANTING: [&str; 16] = [
+/// Enum values that are valid but require another argument or option that is missing.
+const WANTING: [&str; 18] = [
     "OPTIMIZE_ENSEMBLE_WEIGHTED",
     "OPTIMIZE_ENSEMBLE_CONCAT",
     "OPTIMIZE_MERGE_TIES",
@@ -143,6 +143,8 @@ const WANTING: [&str; 16] = [
     "OPTIMIZE_CALIBRATION_PERCENTILE",
     "OPTIMIZE_CALIBRATION_ENTROPY",
     "OPTIMIZE_CALIBRATION_MSE",
+    "OPTIMIZE_SCALE_FLOAT16",
+    "OPTIMIZE_SCALE_FLOAT32",
 ];
 
 /// Returns the expected result of a call with a known enum value.
