@@ -93,12 +93,29 @@ fn options_out_of_range_are_refused_by_name() {
         assert!(message.contains(&format!("accuracy_level is {level};")), "{message}");
     }
     assert!(with(&|o| o.threads = 100_000).1.contains("threads"));
-    // Dynamic quantization supports only 8 bits, and ignores the invalid block size 5.
-    let dynamic = |bits| QuantizeOptions { quantize_type: QuantizeType::Dynamic, block_size: 5, ..options(bits) };
+    // Dynamic quantization supports only 8 bits, and none of the options of blocks.
+    let dynamic = |bits| QuantizeOptions { quantize_type: QuantizeType::Dynamic, ..options(bits) };
     let (kind, message) = refusal(&model, &dynamic(4));
     assert_eq!(kind, Kind::Unsupported);
     assert!(message.contains("bits is 4;") && message.contains("weight-only"), "{message}");
     quantize(&model, &dynamic(8), &Call::default()).unwrap();
+    let changes: [(&str, fn(&mut QuantizeOptions)); 4] = [
+        ("block_size", |o| o.block_size = 64),
+        ("symmetric", |o| o.symmetric = true),
+        ("scale_type", |o| o.scale_type = ScaleType::Float16),
+        ("accuracy_level", |o| o.accuracy_level = 1),
+    ];
+    for (name, change) in changes {
+        for quantize_type in [QuantizeType::Dynamic, QuantizeType::Static] {
+            let mut options = QuantizeOptions { quantize_type, ..dynamic(8) };
+            change(&mut options);
+            let (kind, message) = refusal(&model, &options);
+            assert_eq!(
+                (kind, message),
+                (Kind::InvalidArgument, format!("{name} applies only to weight-only quantization"))
+            );
+        }
+    }
     let none = QuantizeOptions { min_elements: 100_000, ..options(4) };
     assert!(refusal(&model, &none).1.contains("the weight has only 3840 elements"));
 }
