@@ -181,6 +181,8 @@ reranker() { # a small model that was not trained, with a tokenizer
   mkdir -p "$scratch/reranker"
   cp tests/fixtures/encoders/bert-classify/{config.json,model.safetensors} tests/fixtures/sentences/model/tokenizer.json \
     "$scratch/reranker"
+  printf '%s\n' '{"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask",
+    "token_type_ids"]}' >"$scratch/reranker/tokenizer_config.json"
   printf '%s\n' "$scratch/reranker"
 }
 lines() { # 1,000 lines, the last of which answers a question

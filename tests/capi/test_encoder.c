@@ -71,12 +71,13 @@ TEST(texts_and_pairs_have_scores) {
     CHECK(*optimize_classifier_label(classifier, 3) == '\0' && *optimize_classifier_label(NULL, 0) == '\0');
     CHECK_OK(optimize_classifier_classify(classifier, first, NULL, 2, NULL, &alone, &error));
     scores = optimize_tensor_data(alone);
-    /* The expected scores are those of transformers, in tests/fixtures/encoders/pairs.json. */
+    /* The expected scores are those of transformers 5.24 for both folders. */
     CHECK(fabsf(scores[0] - 0.226572f) < 1e-5f && fabsf(scores[1] - 0.431687f) < 1e-5f);
     CHECK(fabsf(scores[3] + scores[4] + scores[5] - 1.0f) < 1e-5f);
     CHECK_OK(optimize_classifier_classify(classifier, first, second, 2, NULL, &pairs, &error));
     scores = optimize_tensor_data(pairs);
-    CHECK(fabsf(scores[0] - 0.213079f) < 1e-5f && fabsf(scores[5] - 0.360367f) < 1e-5f);
+    /* The class of the tokenizer, in tokenizer_config.json, returns no token types. */
+    CHECK(fabsf(scores[0] - 0.218442f) < 1e-5f && fabsf(scores[5] - 0.352711f) < 1e-5f);
     optimize_tensor_free(alone);
     optimize_tensor_free(pairs);
     optimize_classifier_free(classifier);
