@@ -6,7 +6,7 @@
 //! unknown enum values, text that is not UTF-8, and option structs with fields that this version does not have. A panic
 //! also returns a status.
 //!
-//! The body of each function that returns a status is one call of [`guard`]. Most access to the caller's memory is in
+//! The body of each function that returns a status is one call of `guard`. Most access to the caller's memory is in
 //! the unsafe helpers below and in `handle`, `options` and `tensor`, so that each rule is in one place.
 
 // The comments of the functions become those of the header, whose introduction states the safety contract for all.

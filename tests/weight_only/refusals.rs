@@ -99,7 +99,8 @@ fn options_out_of_range_are_refused_by_name() {
     assert_eq!(kind, Kind::Unsupported);
     assert!(message.contains("bits is 4;") && message.contains("weight-only"), "{message}");
     quantize(&model, &dynamic(8), &Call::default()).unwrap();
-    let changes: [(&str, fn(&mut QuantizeOptions)); 4] = [
+    type Change = fn(&mut QuantizeOptions);
+    let changes: [(&str, Change); 4] = [
         ("block_size", |o| o.block_size = 64),
         ("symmetric", |o| o.symmetric = true),
         ("scale_type", |o| o.scale_type = ScaleType::Float16),
