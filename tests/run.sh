@@ -43,7 +43,8 @@ have() { # TOOL…
 }
 heading() { printf '\n== %s\n' "$*"; }
 
-# Runs a command in the environment of a test program: an empty $tmp, and the library in the loader's path.
+# Runs a command in the environment of a test program, for at most 20 minutes: an empty $tmp, and the library in the
+# loader's path.
 tmp=$scratch/tmp
 in_test() {
   rm -rf "$tmp"

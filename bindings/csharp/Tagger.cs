@@ -112,8 +112,9 @@ namespace Optimize
         internal Tagger() { }
 
         /// <summary>Returns a list of spans for each text, in the order of the text; empty for a text without spans.
-        /// Throws Status.InvalidArgument if there are no texts, Status.InvalidModel if the model names another number
-        /// of labels than it has, and Status.Runtime if a score is not a number or ONNX Runtime fails.</summary>
+        /// Throws Status.InvalidArgument if there are no texts, Status.Unsupported if the output does not have the
+        /// shape [texts, tokens, labels], Status.InvalidModel if the model names another number of labels than it has,
+        /// and Status.Runtime if a score is not a number or ONNX Runtime fails.</summary>
         public IList<IList<Span>> Tag(IList<string> texts, [AllowNull] Call call = null)
         {
             Need(texts, "texts");

@@ -85,8 +85,8 @@ func (c *Context) NewTagger(ctx context.Context, model *Model, o *TaggerOptions)
 }
 
 // Tag returns the spans of each text, in the order of the text; nil for a text without spans. It fails with
-// ErrInvalidArgument if there are no texts, with ErrInvalidModel if the model names another number of labels than it
-// has, and with ErrRuntime if a score is not a number or ONNX Runtime fails.
+// ErrInvalidArgument if there are no texts, with ErrUnsupported if the output does not have the shape [texts, tokens,
+// labels], with ErrInvalidModel if the model names another number of labels than it has, and with ErrRuntime if a score is not a number or ONNX Runtime fails.
 func (t *Tagger) Tag(ctx context.Context, texts []string) ([][]Span, error) {
 	tagger, err := t.acquire()
 	if err != nil {

@@ -47,8 +47,8 @@ impl Factor {
         Factor::damped(gram, size, rows, by, DAMPING)
     }
 
-    /// Returns the factor like [`Factor::new`], but `damping` is the share of the mean of the diagonal that is added.
-    /// Fails like [`Factor::new`].
+    /// Returns the factor like [`Factor::new`], with `damping` in place of 0.01: this share of the mean of the diagonal
+    /// is added to the diagonal. Fails like [`Factor::new`].
     pub fn damped(gram: &[f32], size: usize, rows: usize, by: ColumnOrder, damping: f64) -> Result<Factor> {
         in_pool(|| Factor::computed(gram, size, rows, by, damping))
     }

@@ -153,7 +153,8 @@ pub(crate) fn output_of(outputs: &[ValueInfo], model: &Model) -> Result<(String,
     let card = model.card();
     let classifier = is_classifier(card);
     let rank = |info: &ValueInfo| info.shape.as_ref().map_or(0, Vec::len);
-    // Vectors have a fixed last dimension; lengths and scores do not.
+    // Vectors have a fixed last dimension above 1, unlike lengths of texts or one score per text; scores of classes are
+    // excluded below.
     let wide =
         |info: &ValueInfo| info.shape.as_ref().is_some_and(|s| matches!(s.last(), Some(Dim::Fixed(n)) if *n > 1));
     let shaped = |wanted: usize| {

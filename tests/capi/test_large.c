@@ -208,7 +208,8 @@ TEST(limits_are_kept_at_loading_and_at_the_session) {
     uint64_t weights = weight_bytes();
     CHECK_INT(load_and_run(weights / 2, &step), OPTIMIZE_LIMIT_EXCEEDED);
     CHECK_TEXT(step, "loading");
-    /* The file and the session each have a copy of the weights, so this is about half of what both need together. */
+    /* The loaded model and the session each have a copy of the weights in memory, so this limit is about half of what
+     * both need together. */
     CHECK_INT(load_and_run(weights + weights / 16, &step), OPTIMIZE_LIMIT_EXCEEDED);
     CHECK_TEXT(step, "a session");
 }

@@ -206,7 +206,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn options(arguments: &Arguments, model: &Model, target: &Target) -> QuantizeOptions {
-    // `--type dynamic --bits 4` selects block-quantized weights whose matrix products quantize activations in each run.
+    // `--type dynamic --bits 4` means `--type weight-only --bits 4`, whose products round activations in each run, unless
+    // `--accuracy-level` selects otherwise.
     let quantize_type = match arguments.quantize_type {
         QuantizeType::Dynamic if arguments.bits == Some(4) => QuantizeType::WeightOnly,
         given => given,

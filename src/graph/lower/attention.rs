@@ -190,7 +190,8 @@ impl Lowering {
         q = self.w.op("Mul", &[&q, &scale]);
         let mut order = vec![0, 1, 3, 2];
         if many != few {
-            // Groups of queries share a head: [batch, few, many / few, sequence, size] over [batch, few, 1, ...].
+            // `many / few` query heads share a key head: queries [batch, few, many / few, sequence, size] are multiplied
+            // by keys that broadcast, [batch, few, 1, ...].
             let (batch, rest, groups) =
                 (self.w.slice(&shape, 0, 1, 0), self.w.slice(&shape, 2, 4, 0), self.w.ints(&[few, many / few]));
             let grouped = self.w.concat(&[&batch, &groups, &rest], 0);

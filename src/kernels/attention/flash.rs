@@ -56,8 +56,8 @@ pub fn attention(class: Class, spec: &Attention, tensors: &Tensors<'_>, out: &mu
     if threads > 1 && tensors.decoding.is_some() && heads * job.blocks < 2 * threads && spec.keys > 2 * KEYS {
         return split_keys(&job, heads, parallel);
     }
-    // There are only as many tasks as are needed to use all threads: the keys of a task stay in the cache of its
-    // thread.
+    // A key head is divided only as far as about four tasks per thread require: the blocks of a task read the same
+    // keys, which stay in the cache of its thread.
     let pieces = if threads == 1 { 1 } else { (threads * 4).div_ceil(heads.max(1)).clamp(1, job.blocks.max(1)) };
     parallel.run(heads * pieces, &|task| {
         let piece = task % pieces;

@@ -15,7 +15,8 @@ impl Block<'_> {
     pub unsafe fn mask<V: Simd>(&self, start: usize, count: usize) {
         let (spec, mask) = (&self.head.spec, self.head.tensors.mask);
         let width = self.width();
-        // SAFETY: there are count × columns scores, and the mask has elements for them, as `attention` has checked.
+        // SAFETY: the memory has scores for `count` keys and `width` columns, and the mask has an element for each key
+        // and query, as `Attention::fits` has checked.
         unsafe {
             let same_for_all = match mask {
                 _ if self.is_few() => false,

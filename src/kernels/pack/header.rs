@@ -105,7 +105,8 @@ impl LinearHeader {
         Ok(header)
     }
 
-    /// Returns the number of packed bytes that the header describes. Fails if the sizes are not supported.
+    /// Returns the number of packed bytes that the header describes. Fails if the sizes are not supported,
+    /// or if codes of 8 bits have float32 zero points.
     pub fn bytes(&self) -> Result<usize, PackError> {
         super::count(self.k, self.n)?;
         match self.precision {

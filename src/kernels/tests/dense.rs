@@ -30,7 +30,7 @@ fn float_linears_are_near_float64() {
             linear(&rows, &packed, &epilogue, &mut out, &Serial);
             linear(&rows, &packed, &epilogue, &mut threaded, &Threads(3));
             assert_eq!(bits(&out), bits(&threaded), "{class:?} {precision:?} on three threads");
-            // The dot product rounds the input, too, which doubles the error.
+            // The processor's bfloat16 dot product rounds the input, too, which doubles the permitted error.
             let mut kinds = vec![(out, if linear::is_dot(class, precision) { 1.0 / 256.0 } else { 0.0 })];
             if class == Class::Avx512Bf16 && precision == Precision::Bfloat16 {
                 let mut dot = vec![7.0; m * n];
