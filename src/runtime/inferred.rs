@@ -58,8 +58,7 @@ pub fn resize(info: &mut ValueInfoProto, sizes: &[i64]) {
     }
 }
 
-/// Makes the large float weights of a graph inputs: nothing is folded with them, and the written
-/// graph is small.
+/// Makes the large float weights of a graph inputs: nothing is folded with them, and the written graph is small.
 fn without_weights(graph: &mut GraphProto) {
     let weight = |tensor: &mut TensorProto| {
         let float = tensor.dtype().is_some_and(DataType::is_float);

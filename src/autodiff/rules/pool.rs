@@ -93,8 +93,7 @@ pub fn global_max(t: &mut Tape, step: &Step) -> Result<Parts> {
 }
 
 /// Returns the gradient of `(Σ|x|^p)^(1/p)` of each channel: `g sign(x) (|x| / y)^(p - 1)`; 0 if all elements of the
-/// channel are 0, as in PyTorch. Fails like [every
-/// rule](super).
+/// channel are 0, as in PyTorch. Fails like [every rule](super).
 pub fn global_norm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let less = t.scalar(step.node.int("p", 2) as f32 - 1.0);
