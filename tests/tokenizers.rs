@@ -128,6 +128,59 @@ fn classes_replace_steps_of_the_file() {
 
 /// The expected values are those of transformers 5.24.
 #[test]
+fn classes_of_code_llama_mpnet_and_qwen2_have_steps_of_their_own() {
+    let of = |kind: &str| json!({ "model_type": kind });
+    let open_ended = json!({ "post_processor": null });
+    let with = |config: Value, more: &Value| {
+        let mut config = config;
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config
+    };
+    let code = json!({ "tokenizer_class": "CodeLlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>" });
+    for (more, ids) in [
+        (json!({}), [1, 263, 259, 1, 261, 1, 259, 261].as_slice()),
+        (json!({ "legacy": true }), &[1, 263, 259, 1, 261, 1, 259, 261]),
+        (json!({ "add_prefix_space": false }), &[1, 260, 259, 1, 261, 1, 261]),
+    ] {
+        for edits in [&open_ended, &json!({})] {
+            let found = encoded("llama", edits, [of("llama"), with(code.clone(), &more)], &["a <s>b", "b"]);
+            assert_eq!(found.0, ids, "{more} {edits}");
+        }
+    }
+    let mpnet = json!({ "tokenizer_class": "MPNetTokenizer", "cls_token": "[CLS]", "sep_token": "[SEP]" });
+    for edits in [&open_ended, &json!({})] {
+        let found = encoded("words", edits, [of("mpnet"), mpnet.clone()], &["a", "b"]);
+        assert_eq!(found, (vec![2, 5, 3, 3, 6, 3], vec![0; 6]), "{edits}");
+    }
+    for (kind, class, space, text, ids) in [
+        ("qwen3", "Qwen2Tokenizer", false, "ab 12!", [64, 65, 220, 16, 17, 0].as_slice()),
+        ("qwen3", "Qwen2TokenizerFast", true, "ab 12!", &[220, 64, 65, 220, 220, 16, 220, 17, 220, 0]),
+        ("qwen3", "Qwen2Tokenizer", false, "e\u{301}", &[127, 102]),
+        ("qwen2", "LlamaTokenizerFast", true, "e\u{301}", &[220, 127, 102]),
+    ] {
+        let config = json!({ "tokenizer_class": class, "eos_token": "</s>", "unk_token": "</s>", "pad_token": "</s>",
+            "add_prefix_space": space });
+        assert_eq!(encoded("bytes", &json!({}), [of(kind), config], &[text]).0, ids, "{kind} {class} {space} {text}");
+    }
+}
+
+#[test]
+fn missing_special_tokens_of_a_class_are_noted() {
+    let all = fixture("settings.json");
+    for (config, noted) in [
+        (json!({ "tokenizer_class": "MPNetTokenizer", "cls_token": "[CLS]", "sep_token": "[SEP]" }), false),
+        (json!({ "tokenizer_class": "MPNetTokenizer" }), true),
+    ] {
+        let file = &all["tokenizers"]["words"];
+        let files = json!({ "tokenizer_config.json": config, "config.json": { "model_type": "mpnet" } });
+        let tokenizer = open(file, &files).unwrap();
+        let found = tokenizer.notes().iter().any(|note| note.contains("no special tokens"));
+        assert_eq!(found, noted, "{:?}", tokenizer.notes());
+    }
+}
+
+/// The expected values are those of transformers 5.24.
+#[test]
 fn xlm_roberta_tokenizers_split_at_spaces() {
     let vocabulary = json!([
         ["<s>", 0.0],

@@ -1,7 +1,7 @@
 //! Tests of random orders of classes and of random vocabularies.
 
 use super::classes::{Order, inverse, permuted, reordered};
-use super::tokens::difference;
+use super::tokens::{compare, difference};
 use crate::call::Call;
 use crate::model::{Card, Model};
 use crate::runtime::testing::{graph, model, node, value};
@@ -145,4 +145,30 @@ fn any_two_vocabularies_are_judged_as_pair_by_pair() {
     }
     assert!(same > cases() / 10 && same < cases());
     println!("{} vocabularies, {same} the same", cases());
+}
+
+#[test]
+fn tokenizers_that_differ_in_one_added_token_are_told_apart() {
+    let tokenizer = |added: serde_json::Value| {
+        let file = serde_json::json!({ "version": "1.0", "added_tokens": added, "normalizer": null,
+            "pre_tokenizer": { "type": "Split", "pattern": { "Regex": "." }, "behavior": "Isolated", "invert": false },
+            "post_processor": null, "decoder": null,
+            "model": { "type": "WordLevel", "vocab": { "?": 0, "a": 1, "Q": 2 }, "unk_token": "?" } });
+        crate::text::Tokenizer::from_bytes(file.to_string().as_bytes()).unwrap()
+    };
+    let added = |content: &str, single_word: bool| {
+        serde_json::json!([{ "id": 2, "content": content, "single_word": single_word, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": false }])
+    };
+    let (whole, part) = (tokenizer(added("Q", true)), tokenizer(added("Q", false)));
+    assert!(compare(&part, &tokenizer(added("Q", false))).unwrap().is_none());
+    // Both read "Q" as token 2, wherever it is: only the rules differ.
+    assert!(compare(&whole, &part).unwrap().is_none());
+    let spaced = |lstrip: bool| {
+        let mut added = added("Q", false);
+        added[0]["lstrip"] = lstrip.into();
+        tokenizer(added)
+    };
+    let (ids, text) = compare(&spaced(true), &spaced(false)).unwrap().unwrap();
+    assert_eq!((ids, text.as_deref()), (None, Some("\"aQ Q bQc\"")));
 }

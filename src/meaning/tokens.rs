@@ -6,8 +6,8 @@ use crate::model::{Card, SideContent};
 use crate::text::Tokenizer;
 pub use crate::text::vocabulary::difference;
 
-/// The texts on which tokenizers with equal vocabularies are compared: case, accents, numbers, white space, other
-/// scripts and punctuation.
+/// The texts on which tokenizers with equal vocabularies are compared, besides texts with the added tokens in which they
+/// differ: case, accents, numbers, white space, other scripts and punctuation.
 const SAMPLES: [&str; 10] = [
     "The quick brown fox jumps over the lazy dog.",
     "UPPER lower MiXeD, caf\u{e9} na\u{ef}ve \u{c5}ngstr\u{f6}m",
@@ -53,9 +53,10 @@ pub fn compare(a: &Tokenizer, b: &Tokenizer) -> Result<Option<(Option<String>, O
     if let Some(how) = difference(&a.tokens(), &b.tokens()) {
         return Ok(Some((Some(how), None)));
     }
-    for sample in SAMPLES {
+    let added = a.unlike_added_tokens(b).into_iter().map(|text| format!("a{text} {text} b{text}c"));
+    for sample in SAMPLES.into_iter().map(str::to_owned).chain(added) {
         // A tokenizer without an unknown token cannot read every sample.
-        let (left, right) = (a.encode(sample, true).ok(), b.encode(sample, true).ok());
+        let (left, right) = (a.encode(&sample, true).ok(), b.encode(&sample, true).ok());
         if left.map(|e| e.ids) != right.map(|e| e.ids) {
             return Ok(Some((None, Some(format!("{sample:?}")))));
         }

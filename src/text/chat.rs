@@ -147,12 +147,17 @@ impl ChatTemplate {
     }
 }
 
-/// Returns the named templates in a `tokenizer_config.json`; empty if it has no list of templates.
-fn named(config: Option<&Map<String, Value>>) -> Vec<(&str, Option<&str>)> {
-    let list = config.and_then(|config| config.get("chat_template")?.as_array());
-    let list = list.into_iter().flatten();
-    list.filter_map(|entry| Some((entry.get("name")?.as_str()?, entry.get("template").and_then(Value::as_str))))
-        .collect()
+/// Returns the named templates in a `tokenizer_config.json`; empty if it has no list or object of templates.
+fn named<'a>(config: Option<&'a Map<String, Value>>) -> Vec<(&'a str, Option<&'a str>)> {
+    match config.and_then(|config| config.get("chat_template")) {
+        Some(Value::Array(list)) => {
+            let entries = list.iter().map(|entry| (entry.get("name"), entry.get("template")));
+            let text = |value: Option<&'a Value>| value.and_then(Value::as_str);
+            entries.filter_map(|(name, template)| Some((text(name)?, text(template)))).collect()
+        }
+        Some(Value::Object(list)) => list.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Returns the source of the template for conversations with tools, if it is a separate one.
@@ -170,7 +175,7 @@ fn with_tools(model: &Model, config: Option<&Map<String, Value>>) -> Result<Opti
     Ok(found.and_then(|(_, template)| template).map(str::to_owned))
 }
 
-/// Fails with `InvalidModel` if there is a list of templates, of which none can be used.
+/// Fails with `InvalidModel` if there are named templates, of which none can be used.
 fn none_named_default(config: Option<&Map<String, Value>>) -> Result<()> {
     let names: Vec<&str> = named(config).into_iter().map(|(name, _)| name).collect();
     if names.is_empty() {

@@ -288,6 +288,17 @@ impl Tokenizer {
         self.inner.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.special)).collect()
     }
 
+    /// Returns the texts of the added tokens that only one of two tokenizers has, or that they find in texts in
+    /// different ways.
+    pub fn unlike_added_tokens(&self, other: &Tokenizer) -> std::collections::BTreeSet<String> {
+        let rules = |tokenizer: &Tokenizer| -> std::collections::HashSet<(String, [bool; 5])> {
+            let added = tokenizer.inner.get_added_tokens_decoder().into_values();
+            added.map(|t| (t.content, [t.single_word, t.lstrip, t.rstrip, t.normalized, t.special])).collect()
+        };
+        let (own, others) = (rules(self), rules(other));
+        own.symmetric_difference(&others).map(|(text, _)| text.clone()).collect()
+    }
+
     /// Returns the ids and the texts of the special tokens.
     pub(super) fn special_tokens(&self) -> std::collections::HashMap<i64, String> {
         let added = self.inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special);

@@ -296,7 +296,8 @@ fn a_folder_without_what_it_needs_says_so() {
     assert_eq!(model.card().generation.sampling["top_p"], 0.9);
 }
 
-/// Which template transformers 5.24 takes without and with tools, from a list in `tokenizer_config.json` or from files.
+/// Which template transformers 5.24 takes without and with tools, from a list or an object in `tokenizer_config.json` or from
+/// files.
 #[test]
 fn templates_are_those_that_transformers_chooses() {
     let folder = support::scratch("templates");
@@ -325,6 +326,10 @@ fn templates_are_those_that_transformers_chooses() {
     list(&[("rag", "R"), ("tool_use", "T")]);
     assert_eq!(chosen(), both(None, Some("T")));
     assert!(rendered(None).err().unwrap().to_string().contains("only for conversations with tools"));
+    // An object of templates by name is read like a list of them.
+    let object = json!({ "chat_template": { "tool_use": "T", "default": "D", "rag": "R" } });
+    std::fs::write(folder.join("tokenizer_config.json"), object.to_string()).unwrap();
+    assert_eq!(chosen(), both(Some("D"), Some("T")));
     // Files take the place of the list.
     list(&[("default", "D"), ("tool_use", "T")]);
     let more = folder.join("additional_chat_templates");

@@ -223,8 +223,8 @@ pub fn chat_template(files: &[SideFile]) -> Result<Option<String>> {
     template_in(&config).at(place)
 }
 
-/// Returns the chat template in a `tokenizer_config.json`: the string `chat_template` or, in a list of named templates,
-/// the one named `default`; `None` if there is none. Fails with `InvalidModel` for other values.
+/// Returns the chat template in a `tokenizer_config.json`: the string `chat_template` or, in a list or an object of
+/// named templates, the one named `default`; `None` if there is none. Fails with `InvalidModel` for other values.
 pub fn template_in(tokenizer_config: &Map<String, Value>) -> Result<Option<String>> {
     let text = match Config::new(tokenizer_config).value("chat_template") {
         None => return Ok(None),
@@ -236,11 +236,15 @@ pub fn template_in(tokenizer_config: &Map<String, Value>) -> Result<Option<Strin
                 None => return Ok(None),
             }
         }
+        Some(Value::Object(named)) => match named.get("default") {
+            Some(text) => Some(text),
+            None => return Ok(None),
+        },
         Some(other) => Some(other),
     };
     match text.and_then(Value::as_str) {
         Some(text) => Ok(Some(text.to_owned())),
-        None => bail!(InvalidModel, "\"chat_template\" is neither a string nor a list of named ones"),
+        None => bail!(InvalidModel, "\"chat_template\" is neither a string nor a list or an object of named ones"),
     }
 }
 

@@ -9,21 +9,21 @@ use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::ModelWrapper;
-use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
+use tokenizers::normalizers::{BertNormalizer, NFC, NormalizerWrapper};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::pre_tokenizers::sequence::Sequence as Steps;
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::processors::PostProcessorWrapper;
 
 /// The classes with the settings of BERT: `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`.
-const BERT: [&str; 9] = [
+const BERT: [&str; 8] = [
     "BertTokenizer",
     "DistilBertTokenizer",
     "ElectraTokenizer",
     "MobileBertTokenizer",
-    "MPNetTokenizer",
     "ConvBertTokenizer",
     "LayoutLMTokenizer",
     "SqueezeBertTokenizer",
@@ -50,7 +50,7 @@ const TYPED: [&str; 15] = [
 /// The classes that insert a space before a text if and only if `add_prefix_space` is set.
 const BYTE_LEVEL: [&str; 4] = ["GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer", "LongformerTokenizer"];
 /// The models whose tokenizers are used as in `tokenizer.json`, for any `tokenizer_class`.
-const PLAIN: [&str; 24] = [
+const PLAIN: [&str; 32] = [
     "mistral",
     "mixtral",
     "ministral",
@@ -74,8 +74,22 @@ const PLAIN: [&str; 24] = [
     "persimmon",
     "jamba",
     "llava",
-    "qwen2",
+    "smolvlm",
+    "arctic",
+    "ernie4_5",
+    "ernie4_5_moe",
+    "fuyu",
+    "internlm2",
+    "internlm3",
+    "minicpm3",
+    "minimax_m2",
 ];
+
+/// The parts into which tokenizers of Qwen2 split a text.
+const QWEN2_PARTS: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|",
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
 
 /// The character that replaces a space.
 const MARK: char = '\u{2581}';
@@ -85,13 +99,20 @@ const MARK: char = '\u{2581}';
 pub enum Family {
     /// WordPiece with the settings of BERT.
     Bert,
+    /// WordPiece with the settings of BERT and the special tokens of MPNet.
+    Mpnet,
     /// Byte-level tokens, with or without a space before the text.
     ByteLevel {
         /// Whether the class has the special tokens of RoBERTa.
         roberta: bool,
     },
+    /// Byte-level tokens with the settings of Qwen2.
+    Qwen2,
     /// SentencePiece, with the settings of Llama.
-    Llama,
+    Llama {
+        /// Whether the class is that of Code Llama, which has no setting `legacy`.
+        code: bool,
+    },
     /// SentencePiece of the type Unigram, with the settings of XLM-RoBERTa.
     XlmRoberta,
     /// Any other class, whose tokenizers are unchanged.
@@ -100,16 +121,21 @@ pub enum Family {
 
 impl Family {
     /// Returns the family of a tokenizer class; without a class, the family of the model type. A model type of
-    /// [`PLAIN`] is always [`Family::Plain`].
+    /// [`PLAIN`] is always [`Family::Plain`], and `qwen2` always [`Family::Qwen2`].
     pub fn of(class: Option<&str>, model_type: Option<&str>) -> Family {
-        if model_type.is_some_and(|kind| PLAIN.contains(&kind)) {
-            return Family::Plain;
+        match model_type {
+            Some(kind) if PLAIN.contains(&kind) => return Family::Plain,
+            Some("qwen2") => return Family::Qwen2,
+            _ => {}
         }
         let class = class.or(model_type.and_then(usual_class)).unwrap_or_default();
         match class.strip_suffix("Fast").unwrap_or(class) {
             class if BERT.contains(&class) => Family::Bert,
             class if BYTE_LEVEL.contains(&class) => Family::ByteLevel { roberta: class != "GPT2Tokenizer" },
-            "LlamaTokenizer" => Family::Llama,
+            "MPNetTokenizer" => Family::Mpnet,
+            "Qwen2Tokenizer" => Family::Qwen2,
+            "LlamaTokenizer" => Family::Llama { code: false },
+            "CodeLlamaTokenizer" => Family::Llama { code: true },
             "XLMRobertaTokenizer" | "CamembertTokenizer" => Family::XlmRoberta,
             _ => Family::Plain,
         }
@@ -121,7 +147,19 @@ impl Family {
             Family::Bert => &["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"],
             Family::ByteLevel { roberta: true } => &["<s>", "</s>", "<unk>", "<pad>", "<mask>"],
             Family::ByteLevel { roberta: false } => &["<|endoftext|>"],
-            Family::Llama => &["<unk>", "<s>", "</s>"],
+            Family::Mpnet => &["<s>", "</s>", "[UNK]", "<pad>", "<mask>"],
+            Family::Qwen2 => &["<|endoftext|>"],
+            Family::Llama { code: false } => &["<unk>", "<s>", "</s>"],
+            Family::Llama { code: true } => &[
+                "<unk>",
+                "<s>",
+                "</s>",
+                "\u{2581}<PRE>",
+                "\u{2581}<MID>",
+                "\u{2581}<SUF>",
+                "\u{2581}<EOT>",
+                "<FILL_ME>",
+            ],
             Family::XlmRoberta => &["<s>", "</s>", "<unk>", "<pad>", "<mask>"],
             Family::Plain => &[],
         }
@@ -131,22 +169,32 @@ impl Family {
     /// `InvalidModel` if a setting cannot be applied to the tokenizer.
     pub fn apply(&self, inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
         match self {
-            Family::Bert => bert(inner, value),
+            Family::Bert | Family::Mpnet => bert(inner, value),
+            Family::Qwen2 => qwen2(inner, flag(value, "add_prefix_space").unwrap_or(false)),
             Family::ByteLevel { .. } => Ok(prefix_space(inner, flag(value, "add_prefix_space").unwrap_or(false))),
-            Family::Llama => llama(inner, value),
+            Family::Llama { code } => llama(inner, value, *code),
             Family::XlmRoberta => xlm_roberta(inner, flag(value, "add_prefix_space").unwrap_or(true)),
             Family::Plain => Ok(Vec::new()),
         }
     }
 
-    /// Adds the step that puts special tokens around texts if `tokenizer.json` has none and the class has one; the
-    /// tokens must be added before. Fails with `InvalidModel` if the step does not fit the tokenizer.
-    pub fn complete(&self, inner: &mut Tokenizer, value: &Setting<'_>) -> Result<()> {
+    /// Sets the step that puts special tokens around texts if the class has one, and `tokenizer.json` has none or the
+    /// class ignores it; the tokens must be added before. Returns a note if the tokenizer lacks these tokens. Fails
+    /// with `InvalidModel` if the step does not fit the tokenizer.
+    pub fn complete(&self, inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Option<String>> {
         match self {
-            // The class of MPNet has the settings of BERT with the tokens of RoBERTa.
-            Family::Bert if inner.token_to_id("[CLS]").is_some() => enclose(inner, value, ["[CLS]", "[SEP]"], false),
-            Family::ByteLevel { roberta: true } => enclose(inner, value, ["<s>", "</s>"], true),
-            _ => Ok(()),
+            Family::Bert => enclose(inner, value, ["[CLS]", "[SEP]"], Step::Template),
+            Family::Mpnet => {
+                // The class ignores the step of `tokenizer.json`.
+                inner.with_post_processor(None::<PostProcessorWrapper>);
+                enclose(inner, value, ["<s>", "</s>"], Step::Roberta { space: false })
+            }
+            Family::ByteLevel { roberta: true } => {
+                let space = flag(value, "add_prefix_space").unwrap_or(false);
+                enclose(inner, value, ["<s>", "</s>"], Step::Roberta { space })
+            }
+            Family::Llama { code: true } => enclose(inner, value, ["<s>", "</s>"], Step::First),
+            _ => Ok(None),
         }
     }
 }
@@ -157,6 +205,8 @@ fn usual_class(model_type: &str) -> Option<&'static str> {
         "bert" | "distilbert" | "electra" | "convbert" | "nomic_bert" | "mobilebert" | "ernie" | "megatron-bert"
         | "nezha" | "squeezebert" | "layoutlm" | "qdqbert" | "lxmert" => "BertTokenizer",
         "mpnet" => "MPNetTokenizer",
+        "code_llama" => "CodeLlamaTokenizer",
+        "qwen2_moe" | "qwen3" | "qwen3_moe" | "qwen3_next" => "Qwen2Tokenizer",
         "roberta" | "bart" | "longformer" | "roberta-prelayernorm" | "lilt" => "RobertaTokenizer",
         "gpt2" | "starcoder2" | "phi" | "gpt_neo" | "gptj" | "opt" | "codegen" => "GPT2Tokenizer",
         "deberta" => "DebertaTokenizer",
@@ -203,36 +253,66 @@ fn bert(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     Ok(Vec::new())
 }
 
-/// Adds `[CLS]` and `[SEP]`, or the tokens of RoBERTa, around texts if `tokenizer.json` has no step for it.
-fn enclose(inner: &mut Tokenizer, value: &Setting<'_>, usual: [&str; 2], roberta: bool) -> Result<()> {
+/// The steps that put special tokens around texts.
+enum Step {
+    /// A template with token types, like that of BERT.
+    Template,
+    /// The step of RoBERTa, with two separators between the texts of a pair.
+    Roberta {
+        /// Whether a space was added before the text.
+        space: bool,
+    },
+    /// A template with `bos_token` before each text, like that of Code Llama.
+    First,
+}
+
+/// Adds `cls_token` and `sep_token` around texts, or `bos_token` before them, if there is no step for it; `usual` has
+/// the default tokens. Returns a note if the tokenizer lacks these tokens.
+fn enclose(inner: &mut Tokenizer, value: &Setting<'_>, usual: [&str; 2], step: Step) -> Result<Option<String>> {
     if inner.get_post_processor().is_some() {
-        return Ok(());
+        return Ok(None);
     }
     let text = |key: &str, usual: &str| {
         let found = value(key).and_then(|token| token.as_str().or_else(|| token.get("content")?.as_str()));
         found.unwrap_or(usual).to_owned()
     };
-    let (cls, sep) = (text("cls_token", usual[0]), text("sep_token", usual[1]));
-    let (Some(cls_id), Some(sep_id)) = (inner.token_to_id(&cls), inner.token_to_id(&sep)) else { return Ok(()) };
-    let step = if roberta {
-        let space = flag(value, "add_prefix_space").unwrap_or(false);
-        let trim = flag(value, "trim_offsets").unwrap_or(true);
-        serde_json::json!({"type": "RobertaProcessing", "sep": [sep, sep_id], "cls": [cls, cls_id],
-            "trim_offsets": trim, "add_prefix_space": space})
-    } else {
-        let special = |token: &str, kind: u32| serde_json::json!({"SpecialToken": {"id": token, "type_id": kind}});
-        let part = |name: &str, kind: u32| serde_json::json!({"Sequence": {"id": name, "type_id": kind}});
-        let single = vec![special(&cls, 0), part("A", 0), special(&sep, 0)];
-        let pair = [single.clone(), vec![part("B", 1), special(&sep, 1)]].concat();
-        let mut tokens = Map::new();
-        for (token, id) in [(&cls, cls_id), (&sep, sep_id)] {
-            tokens.insert(token.clone(), serde_json::json!({"id": token, "ids": [id], "tokens": [token]}));
+    let keys = if matches!(step, Step::First) { ["bos_token", "eos_token"] } else { ["cls_token", "sep_token"] };
+    let (cls, sep) = (text(keys[0], usual[0]), text(keys[1], usual[1]));
+    let (Some(cls_id), Some(sep_id)) = (inner.token_to_id(&cls), inner.token_to_id(&sep)) else {
+        let note = format!("no special tokens are put around texts: the tokenizer has no `{cls}` or no `{sep}`");
+        return Ok(Some(note));
+    };
+    let step = match step {
+        Step::Roberta { space } => {
+            let trim = flag(value, "trim_offsets").unwrap_or(true);
+            serde_json::json!({"type": "RobertaProcessing", "sep": [sep, sep_id], "cls": [cls, cls_id],
+                "trim_offsets": trim, "add_prefix_space": space})
         }
-        serde_json::json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens})
+        Step::Template => template([(&cls, cls_id), (&sep, sep_id)], true),
+        Step::First => template([(&cls, cls_id), (&sep, sep_id)], false),
     };
     let step: PostProcessorWrapper = serde_json::from_value(step).map_err(|e| damaged(e.into()))?;
     inner.with_post_processor(Some(step));
-    Ok(())
+    Ok(None)
+}
+
+/// Returns the description of a template with token types: the first token before a text and the second after each
+/// text (`ends`), like that of BERT, or the first token before each text, like that of Code Llama.
+fn template(tokens: [(&str, u32); 2], ends: bool) -> Value {
+    let special = |token: &str, kind: u32| serde_json::json!({"SpecialToken": {"id": token, "type_id": kind}});
+    let part = |name: &str, kind: u32| serde_json::json!({"Sequence": {"id": name, "type_id": kind}});
+    let [(first, _), (last, _)] = tokens;
+    let (single, second) = if ends {
+        (vec![special(first, 0), part("A", 0), special(last, 0)], vec![part("B", 1), special(last, 1)])
+    } else {
+        (vec![special(first, 0), part("A", 0)], vec![special(first, 1), part("B", 1)])
+    };
+    let pair = [single.clone(), second].concat();
+    let mut ids = Map::new();
+    for (token, id) in tokens {
+        ids.insert(token.to_owned(), serde_json::json!({"id": token, "ids": [id], "tokens": [token]}));
+    }
+    serde_json::json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": ids})
 }
 
 /// Adds or removes the space before a text, and returns a note if the setting cannot be applied.
@@ -256,14 +336,32 @@ fn prefix_space(inner: &mut Tokenizer, wanted: bool) -> Vec<String> {
     Vec::new()
 }
 
+/// Sets the steps of Qwen2 before and after the model, with or without a space before each part of a text. Returns no
+/// notes.
+fn qwen2(inner: &mut Tokenizer, prefix: bool) -> Result<Vec<String>> {
+    if !matches!(inner.get_model(), ModelWrapper::BPE(_)) {
+        return Ok(Vec::new());
+    }
+    let steps = serde_json::json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": QWEN2_PARTS}, "behavior": "Isolated", "invert": false},
+        {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": false},
+    ]});
+    let steps: PreTokenizerWrapper = serde_json::from_value(steps).map_err(|e| damaged(e.into()))?;
+    inner.with_normalizer(Some(NormalizerWrapper::NFC(NFC))).map_err(damaged)?;
+    inner.with_pre_tokenizer(Some(steps));
+    inner.with_decoder(Some(DecoderWrapper::ByteLevel(ByteLevel::default())));
+    Ok(Vec::new())
+}
+
 /// Sets the replacement of spaces and the space before a text, according to `legacy` and `add_prefix_space`, for a
-/// tokenizer like that of Llama. Returns no notes.
-fn llama(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
+/// tokenizer like that of Llama, or of Code Llama (`code`). Returns no notes.
+fn llama(inner: &mut Tokenizer, value: &Setting<'_>, code: bool) -> Result<Vec<String>> {
     if !matches!(inner.get_model(), ModelWrapper::BPE(_)) || !marks_spaces(inner) {
         return Ok(Vec::new());
     }
     let prefix = flag(value, "add_prefix_space").unwrap_or(true);
-    let scheme = match (prefix, flag(value, "legacy").unwrap_or(false)) {
+    let legacy = !code && flag(value, "legacy").unwrap_or(false);
+    let scheme = match (prefix, legacy) {
         (false, _) => PrependScheme::Never,
         (true, true) => PrependScheme::Always,
         (true, false) => PrependScheme::First,
@@ -275,7 +373,7 @@ fn llama(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
         serde_json::json!({"type": "ByteFallback"}),
         serde_json::json!({"type": "Fuse"}),
     ];
-    if prefix {
+    if prefix || code {
         steps.push(serde_json::json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
     let decoder = serde_json::json!({"type": "Sequence", "decoders": steps});

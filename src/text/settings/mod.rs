@@ -83,7 +83,7 @@ impl Settings {
         if !tokens.is_empty() {
             inner.add_tokens(tokens).map_err(|e| Error::new(Kind::InvalidModel, format!("added tokens: {e}")))?;
         }
-        family.complete(inner, &|key| self.value(key))?;
+        notes.extend(family.complete(inner, &|key| self.value(key))?);
         if self.value("split_special_tokens") == Some(&Value::Bool(true)) {
             inner.set_encode_special_tokens(true);
         }
