@@ -128,7 +128,7 @@ fn classes_replace_steps_of_the_file() {
 
 /// The expected values are those of transformers 5.24.
 #[test]
-fn classes_of_code_llama_mpnet_and_qwen2_have_steps_of_their_own() {
+fn classes_with_steps_of_their_own_ignore_those_of_the_file() {
     let of = |kind: &str| json!({ "model_type": kind });
     let open_ended = json!({ "post_processor": null });
     let with = |config: Value, more: &Value| {
@@ -147,6 +147,14 @@ fn classes_of_code_llama_mpnet_and_qwen2_have_steps_of_their_own() {
             assert_eq!(found.0, ids, "{more} {edits}");
         }
     }
+    for (class, kind, ids) in [
+        ("ConvBertTokenizer", "convbert", [2, 10, 25, 3]),
+        ("DPRReaderTokenizer", "dpr", [2, 5, 25, 3]),
+        ("LxmertTokenizer", "lxmert", [2, 5, 25, 3]),
+    ] {
+        let config = json!({ "tokenizer_class": class, "do_lower_case": true });
+        assert_eq!(encoded("words", &json!({}), [of(kind), config], &["Ab"]).0, ids, "{class}");
+    }
     let mpnet = json!({ "tokenizer_class": "MPNetTokenizer", "cls_token": "[CLS]", "sep_token": "[SEP]" });
     for edits in [&open_ended, &json!({})] {
         let found = encoded("words", edits, [of("mpnet"), mpnet.clone()], &["a", "b"]);
@@ -157,6 +165,8 @@ fn classes_of_code_llama_mpnet_and_qwen2_have_steps_of_their_own() {
         ("qwen3", "Qwen2TokenizerFast", true, "ab 12!", &[220, 64, 65, 220, 220, 16, 220, 17, 220, 0]),
         ("qwen3", "Qwen2Tokenizer", false, "e\u{301}", &[127, 102]),
         ("qwen2", "LlamaTokenizerFast", true, "e\u{301}", &[220, 127, 102]),
+        ("gpt_neox", "GPTNeoXTokenizer", true, "ab 12!", &[220, 64, 65, 220, 16, 17, 0]),
+        ("gpt_neox", "GPTNeoXTokenizerFast", false, "e\u{301}", &[127, 102]),
     ] {
         let config = json!({ "tokenizer_class": class, "eos_token": "</s>", "unk_token": "</s>", "pad_token": "</s>",
             "add_prefix_space": space });

@@ -19,15 +19,19 @@ use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::processors::PostProcessorWrapper;
 
 /// The classes with the settings of BERT: `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`.
-const BERT: [&str; 8] = [
+const BERT: [&str; 12] = [
     "BertTokenizer",
     "DistilBertTokenizer",
     "ElectraTokenizer",
     "MobileBertTokenizer",
-    "ConvBertTokenizer",
     "LayoutLMTokenizer",
     "SqueezeBertTokenizer",
     "FunnelTokenizer",
+    "LxmertTokenizer",
+    "SplinterTokenizer",
+    "DPRContextEncoderTokenizer",
+    "DPRQuestionEncoderTokenizer",
+    "DPRReaderTokenizer",
 ];
 /// The classes whose tokenizers return token types.
 const TYPED: [&str; 15] = [
@@ -48,7 +52,8 @@ const TYPED: [&str; 15] = [
     "TapasTokenizer",
 ];
 /// The classes that insert a space before a text if and only if `add_prefix_space` is set.
-const BYTE_LEVEL: [&str; 4] = ["GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer", "LongformerTokenizer"];
+const BYTE_LEVEL: [&str; 6] =
+    ["GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer", "LongformerTokenizer", "LEDTokenizer", "MvpTokenizer"];
 /// The models whose tokenizers are used as in `tokenizer.json`, for any `tokenizer_class`.
 const PLAIN: [&str; 32] = [
     "mistral",
@@ -108,6 +113,8 @@ pub enum Family {
     },
     /// Byte-level tokens with the settings of Qwen2.
     Qwen2,
+    /// Byte-level tokens with the settings of GPT-NeoX.
+    GptNeoX,
     /// SentencePiece, with the settings of Llama.
     Llama {
         /// Whether the class is that of Code Llama, which has no setting `legacy`.
@@ -134,6 +141,7 @@ impl Family {
             class if BYTE_LEVEL.contains(&class) => Family::ByteLevel { roberta: class != "GPT2Tokenizer" },
             "MPNetTokenizer" => Family::Mpnet,
             "Qwen2Tokenizer" => Family::Qwen2,
+            "GPTNeoXTokenizer" => Family::GptNeoX,
             "LlamaTokenizer" => Family::Llama { code: false },
             "CodeLlamaTokenizer" => Family::Llama { code: true },
             "XLMRobertaTokenizer" | "CamembertTokenizer" => Family::XlmRoberta,
@@ -149,6 +157,7 @@ impl Family {
             Family::ByteLevel { roberta: false } => &["<|endoftext|>"],
             Family::Mpnet => &["<s>", "</s>", "[UNK]", "<pad>", "<mask>"],
             Family::Qwen2 => &["<|endoftext|>"],
+            Family::GptNeoX => &["<|endoftext|>", "<|padding|>"],
             Family::Llama { code: false } => &["<unk>", "<s>", "</s>"],
             Family::Llama { code: true } => &[
                 "<unk>",
@@ -170,7 +179,12 @@ impl Family {
     pub fn apply(&self, inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
         match self {
             Family::Bert | Family::Mpnet => bert(inner, value),
-            Family::Qwen2 => qwen2(inner, flag(value, "add_prefix_space").unwrap_or(false)),
+            Family::Qwen2 => byte_level(inner, true, flag(value, "add_prefix_space").unwrap_or(false)),
+            Family::GptNeoX => {
+                // The class ignores the step of `tokenizer.json` that puts special tokens around texts.
+                inner.with_post_processor(None::<PostProcessorWrapper>);
+                byte_level(inner, false, flag(value, "add_prefix_space").unwrap_or(false))
+            }
             Family::ByteLevel { .. } => Ok(prefix_space(inner, flag(value, "add_prefix_space").unwrap_or(false))),
             Family::Llama { code } => llama(inner, value, *code),
             Family::XlmRoberta => xlm_roberta(inner, flag(value, "add_prefix_space").unwrap_or(true)),
@@ -336,16 +350,17 @@ fn prefix_space(inner: &mut Tokenizer, wanted: bool) -> Vec<String> {
     Vec::new()
 }
 
-/// Sets the steps of Qwen2 before and after the model, with or without a space before each part of a text. Returns no
-/// notes.
-fn qwen2(inner: &mut Tokenizer, prefix: bool) -> Result<Vec<String>> {
+/// Sets the steps before and after the model of byte-level tokens: those of Qwen2 (`parts`), with or without a space
+/// before each part of a text, or those of GPT-NeoX, with or without a space before the text. Returns no notes.
+fn byte_level(inner: &mut Tokenizer, parts: bool, prefix: bool) -> Result<Vec<String>> {
     if !matches!(inner.get_model(), ModelWrapper::BPE(_)) {
         return Ok(Vec::new());
     }
-    let steps = serde_json::json!({"type": "Sequence", "pretokenizers": [
-        {"type": "Split", "pattern": {"Regex": QWEN2_PARTS}, "behavior": "Isolated", "invert": false},
-        {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": false},
-    ]});
+    let bytes = serde_json::json!(
+        {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": !parts});
+    let split = serde_json::json!(
+        {"type": "Split", "pattern": {"Regex": QWEN2_PARTS}, "behavior": "Isolated", "invert": false});
+    let steps = if parts { serde_json::json!({"type": "Sequence", "pretokenizers": [split, bytes]}) } else { bytes };
     let steps: PreTokenizerWrapper = serde_json::from_value(steps).map_err(|e| damaged(e.into()))?;
     inner.with_normalizer(Some(NormalizerWrapper::NFC(NFC))).map_err(damaged)?;
     inner.with_pre_tokenizer(Some(steps));
