@@ -4,8 +4,9 @@
 //! ignore those in `tokenizer.json`. Those of BERT, XLM-RoBERTa and Llama are replaced here too; of others, only the
 //! affected parts are changed.
 
+use super::around::{BOS_EOS, CLS_SEP, Step};
 use crate::error::{Error, Kind, Result};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokenizers::Tokenizer;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::ModelWrapper;
@@ -19,7 +20,7 @@ use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::processors::PostProcessorWrapper;
 
 /// The classes with the settings of BERT: `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`.
-const BERT: [&str; 12] = [
+const BERT: [&str; 9] = [
     "BertTokenizer",
     "DistilBertTokenizer",
     "ElectraTokenizer",
@@ -29,9 +30,6 @@ const BERT: [&str; 12] = [
     "FunnelTokenizer",
     "LxmertTokenizer",
     "SplinterTokenizer",
-    "DPRContextEncoderTokenizer",
-    "DPRQuestionEncoderTokenizer",
-    "DPRReaderTokenizer",
 ];
 /// The classes whose tokenizers return token types.
 const TYPED: [&str; 15] = [
@@ -104,6 +102,8 @@ const MARK: char = '\u{2581}';
 pub enum Family {
     /// WordPiece with the settings of BERT.
     Bert,
+    /// WordPiece with the settings of BERT, always in lower case.
+    Dpr,
     /// WordPiece with the settings of BERT and the special tokens of MPNet.
     Mpnet,
     /// Byte-level tokens, with or without a space before the text.
@@ -140,6 +140,7 @@ impl Family {
             class if BERT.contains(&class) => Family::Bert,
             class if BYTE_LEVEL.contains(&class) => Family::ByteLevel { roberta: class != "GPT2Tokenizer" },
             "MPNetTokenizer" => Family::Mpnet,
+            "DPRContextEncoderTokenizer" | "DPRQuestionEncoderTokenizer" | "DPRReaderTokenizer" => Family::Dpr,
             "Qwen2Tokenizer" => Family::Qwen2,
             "GPTNeoXTokenizer" => Family::GptNeoX,
             "LlamaTokenizer" => Family::Llama { code: false },
@@ -152,7 +153,7 @@ impl Family {
     /// Returns the default special tokens of the class.
     pub fn usual_tokens(&self) -> &'static [&'static str] {
         match self {
-            Family::Bert => &["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"],
+            Family::Bert | Family::Dpr => &["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"],
             Family::ByteLevel { roberta: true } => &["<s>", "</s>", "<unk>", "<pad>", "<mask>"],
             Family::ByteLevel { roberta: false } => &["<|endoftext|>"],
             Family::Mpnet => &["<s>", "</s>", "[UNK]", "<pad>", "<mask>"],
@@ -178,7 +179,8 @@ impl Family {
     /// `InvalidModel` if a setting cannot be applied to the tokenizer.
     pub fn apply(&self, inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
         match self {
-            Family::Bert | Family::Mpnet => bert(inner, value),
+            Family::Bert | Family::Mpnet => bert(inner, value, flag(value, "do_lower_case").unwrap_or(true)),
+            Family::Dpr => bert(inner, value, true),
             Family::Qwen2 => byte_level(inner, true, flag(value, "add_prefix_space").unwrap_or(false)),
             Family::GptNeoX => {
                 // The class ignores the step of `tokenizer.json` that puts special tokens around texts.
@@ -192,24 +194,29 @@ impl Family {
         }
     }
 
-    /// Sets the step that puts special tokens around texts if the class has one, and `tokenizer.json` has none or the
-    /// class ignores it; the tokens must be added before. Returns a note if the tokenizer lacks these tokens. Fails
-    /// with `InvalidModel` if the step does not fit the tokenizer.
+    /// Sets the step that puts special tokens around texts, if the class has one; the tokens must be added before. Most
+    /// classes replace the step of `tokenizer.json`. Returns a note if the tokenizer lacks the tokens. Fails with
+    /// `InvalidModel` if the step does not fit the tokenizer.
     pub fn complete(&self, inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Option<String>> {
-        match self {
-            Family::Bert => enclose(inner, value, ["[CLS]", "[SEP]"], Step::Template),
-            Family::Mpnet => {
-                // The class ignores the step of `tokenizer.json`.
-                inner.with_post_processor(None::<PostProcessorWrapper>);
-                enclose(inner, value, ["<s>", "</s>"], Step::Roberta { space: false })
-            }
-            Family::ByteLevel { roberta: true } => {
-                let space = flag(value, "add_prefix_space").unwrap_or(false);
-                enclose(inner, value, ["<s>", "</s>"], Step::Roberta { space })
-            }
-            Family::Llama { code: true } => enclose(inner, value, ["<s>", "</s>"], Step::First),
-            _ => Ok(None),
+        let space = || flag(value, "add_prefix_space").unwrap_or(false);
+        let (step, keys, usual) = match self {
+            Family::Bert | Family::Dpr => (Step::Template { ends: true }, CLS_SEP, ["[CLS]", "[SEP]"]),
+            Family::Mpnet => (Step::Roberta { space: false }, CLS_SEP, ["<s>", "</s>"]),
+            Family::ByteLevel { roberta: true } => (Step::Roberta { space: space() }, CLS_SEP, ["<s>", "</s>"]),
+            Family::XlmRoberta => (Step::Roberta { space: false }, BOS_EOS, ["<s>", "</s>"]),
+            Family::Llama { code: true } => (Step::Template { ends: false }, BOS_EOS, ["<s>", "</s>"]),
+            _ => return Ok(None),
+        };
+        let replaces = match self {
+            Family::Llama { .. } => false,
+            Family::Bert | Family::Dpr | Family::Mpnet => matches!(inner.get_model(), ModelWrapper::WordPiece(_)),
+            Family::XlmRoberta => matches!(inner.get_model(), ModelWrapper::Unigram(_)),
+            _ => true,
+        };
+        if inner.get_post_processor().is_some() && !replaces {
+            return Ok(None);
         }
+        step.set(inner, value, keys, usual)
     }
 }
 
@@ -248,85 +255,23 @@ pub fn gives_types(class: Option<&str>, model_type: Option<&str>) -> bool {
 /// A function that returns the value of a setting by its key; `None` if the setting is not set.
 pub type Setting<'a> = dyn Fn(&str) -> Option<&'a Value> + 'a;
 
-fn flag(value: &Setting<'_>, key: &str) -> Option<bool> {
+/// Returns the value of a setting that is true or false; `None` if it is not set.
+pub fn flag(value: &Setting<'_>, key: &str) -> Option<bool> {
     value(key).and_then(Value::as_bool)
 }
 
-/// Sets the normalizer and the pre-tokenizer of BERT, and returns notes on settings that are not applied.
-fn bert(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
+/// Sets the normalizer, with or without conversion to lower case, and the pre-tokenizer of BERT, and returns notes on settings that are not applied.
+fn bert(inner: &mut Tokenizer, value: &Setting<'_>, lower: bool) -> Result<Vec<String>> {
     if !matches!(inner.get_model(), ModelWrapper::WordPiece(_)) {
         let asked = ["do_lower_case", "strip_accents", "tokenize_chinese_chars"];
         let asked = asked.iter().filter(|key| value(key).is_some());
         return Ok(asked.map(|key| format!("`{key}` is not applied: the model is not WordPiece")).collect());
     }
     let chinese = flag(value, "tokenize_chinese_chars").unwrap_or(true);
-    let lower = flag(value, "do_lower_case").unwrap_or(true);
     let normalizer = BertNormalizer::new(true, chinese, flag(value, "strip_accents"), lower);
     inner.with_normalizer(Some(NormalizerWrapper::BertNormalizer(normalizer))).map_err(damaged)?;
     inner.with_pre_tokenizer(Some(PreTokenizerWrapper::BertPreTokenizer(BertPreTokenizer)));
     Ok(Vec::new())
-}
-
-/// The steps that put special tokens around texts.
-enum Step {
-    /// A template with token types, like that of BERT.
-    Template,
-    /// The step of RoBERTa, with two separators between the texts of a pair.
-    Roberta {
-        /// Whether a space was added before the text.
-        space: bool,
-    },
-    /// A template with `bos_token` before each text, like that of Code Llama.
-    First,
-}
-
-/// Adds `cls_token` and `sep_token` around texts, or `bos_token` before them, if there is no step for it; `usual` has
-/// the default tokens. Returns a note if the tokenizer lacks these tokens.
-fn enclose(inner: &mut Tokenizer, value: &Setting<'_>, usual: [&str; 2], step: Step) -> Result<Option<String>> {
-    if inner.get_post_processor().is_some() {
-        return Ok(None);
-    }
-    let text = |key: &str, usual: &str| {
-        let found = value(key).and_then(|token| token.as_str().or_else(|| token.get("content")?.as_str()));
-        found.unwrap_or(usual).to_owned()
-    };
-    let keys = if matches!(step, Step::First) { ["bos_token", "eos_token"] } else { ["cls_token", "sep_token"] };
-    let (cls, sep) = (text(keys[0], usual[0]), text(keys[1], usual[1]));
-    let (Some(cls_id), Some(sep_id)) = (inner.token_to_id(&cls), inner.token_to_id(&sep)) else {
-        let note = format!("no special tokens are put around texts: the tokenizer has no `{cls}` or no `{sep}`");
-        return Ok(Some(note));
-    };
-    let step = match step {
-        Step::Roberta { space } => {
-            let trim = flag(value, "trim_offsets").unwrap_or(true);
-            serde_json::json!({"type": "RobertaProcessing", "sep": [sep, sep_id], "cls": [cls, cls_id],
-                "trim_offsets": trim, "add_prefix_space": space})
-        }
-        Step::Template => template([(&cls, cls_id), (&sep, sep_id)], true),
-        Step::First => template([(&cls, cls_id), (&sep, sep_id)], false),
-    };
-    let step: PostProcessorWrapper = serde_json::from_value(step).map_err(|e| damaged(e.into()))?;
-    inner.with_post_processor(Some(step));
-    Ok(None)
-}
-
-/// Returns the description of a template with token types: the first token before a text and the second after each
-/// text (`ends`), like that of BERT, or the first token before each text, like that of Code Llama.
-fn template(tokens: [(&str, u32); 2], ends: bool) -> Value {
-    let special = |token: &str, kind: u32| serde_json::json!({"SpecialToken": {"id": token, "type_id": kind}});
-    let part = |name: &str, kind: u32| serde_json::json!({"Sequence": {"id": name, "type_id": kind}});
-    let [(first, _), (last, _)] = tokens;
-    let (single, second) = if ends {
-        (vec![special(first, 0), part("A", 0), special(last, 0)], vec![part("B", 1), special(last, 1)])
-    } else {
-        (vec![special(first, 0), part("A", 0)], vec![special(first, 1), part("B", 1)])
-    };
-    let pair = [single.clone(), second].concat();
-    let mut ids = Map::new();
-    for (token, id) in tokens {
-        ids.insert(token.to_owned(), serde_json::json!({"id": token, "ids": [id], "tokens": [token]}));
-    }
-    serde_json::json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": ids})
 }
 
 /// Adds or removes the space before a text, and returns a note if the setting cannot be applied.
@@ -433,6 +378,7 @@ fn marks_spaces(inner: &Tokenizer) -> bool {
     }
 }
 
-fn damaged(e: tokenizers::Error) -> Error {
+/// Returns the error of a step that does not fit a tokenizer.
+pub fn damaged(e: tokenizers::Error) -> Error {
     Error::new(Kind::InvalidModel, format!("tokenizer: {e}"))
 }

@@ -4,6 +4,7 @@
 //! `tokenizer.json` lacks, make tokens special, and change settings. [`Settings::apply`] first applies the settings of
 //! the tokenizer's class ([`family`]), and then adds the tokens.
 
+mod around;
 mod family;
 
 use crate::error::{Context, Error, Kind, Result, bail, error};
