@@ -51,7 +51,7 @@ pub(super) fn narrowed(runtime: &'static Runtime, model: &Model, options: &Sessi
     if options.execution.provider != ProviderChoice::Cpu {
         bail!(InvalidArgument, "kv_cache_type {name} needs the provider cpu");
     }
-    if options.optimization_level != OptimizationLevel::All || options.optimized_model.is_some() {
+    if options.refers_to_original_graph() {
         bail!(Unsupported, "kv_cache_type {name} needs all optimizations, and no file for the optimized graph");
     }
     if let Err(reason) = kernels::usable(runtime, options) {

@@ -82,6 +82,13 @@ impl SessionOptions {
         if self.threads == 0 { processor::cpu_threads() } else { self.threads }
     }
 
+    /// Returns whether the options refer to the graph of the model as it is: they request another level than all
+    /// optimizations, or the file of the optimized graph. A graph that was optimized ahead of time, and this library's
+    /// kernels, then do not take its place.
+    pub(super) fn refers_to_original_graph(&self) -> bool {
+        self.optimization_level != OptimizationLevel::All || self.optimized_model.is_some()
+    }
+
     /// Returns these options, adjusted to a model: `disable_prepacking` is reset if the model has block-quantized
     /// weights.
     pub(super) fn for_model(&self, model: &Model) -> SessionOptions {
