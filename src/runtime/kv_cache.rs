@@ -4,7 +4,6 @@
 //! Runtime lets them have another type than the other values of these nodes, but has no CPU kernels for a bfloat16
 //! cache: only this library's kernels run such a graph.
 
-use super::options::OptimizationLevel;
 use super::{ProviderChoice, Runtime, SessionOptions, kernels};
 use crate::choice::choice;
 use crate::error::{Result, bail};

@@ -7,7 +7,7 @@ use crate::choice::choice;
 use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::onnx::proto::NodeProto;
-use crate::onnx::validate::subgraphs;
+use crate::onnx::validate::model_nodes;
 use crate::platform::processor;
 use crate::{limits, memory};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -142,18 +142,11 @@ impl SessionOptions {
 /// Returns whether any node of a model takes block-quantized weights: `MatMulNBits`, or the `DequantizeLinear` that
 /// ONNX Runtime converts to one.
 pub(crate) fn has_blocks(model: &Model) -> bool {
-    let proto = model.proto();
-    let mut bodies = proto.graph.iter().map(|graph| &graph.node).chain(proto.functions.iter().map(|f| &f.node));
-    bodies.any(|nodes| take_blocks(nodes))
-}
-
-/// Returns whether one of the nodes, or of the nodes in their subgraphs, takes block-quantized weights.
-fn take_blocks(nodes: &[NodeProto]) -> bool {
     let in_blocks = |node: &NodeProto| node.attribute.iter().any(|a| a.name.as_deref() == Some("block_size"));
-    nodes.iter().any(|node| match node.op_type.as_deref() {
+    model_nodes(model.proto()).any(|node| match node.op_type.as_deref() {
         Some("MatMulNBits") => true,
-        Some("DequantizeLinear") if in_blocks(node) => true,
-        _ => subgraphs(node).any(|graph| take_blocks(&graph.node)),
+        Some("DequantizeLinear") => in_blocks(node),
+        _ => false,
     })
 }
 
