@@ -150,7 +150,7 @@ fn what_cannot_be_calibrated_is_said() {
         assert!(bad.parse::<BitsOverride>().is_err(), "{bad:?}");
     }
     let overrides = vec!["*=5".parse().unwrap()];
-    assert_eq!(fails("a text", &QuantizeOptions { overrides, ..four_bits() }).kind(), Kind::Unsupported);
+    assert_eq!(fails("a text", &QuantizeOptions { overrides, ..four_bits() }).kind(), Kind::InvalidArgument);
     let cancel = Cancel::new();
     cancel.fire();
     let call = Call { cancel: Some(&cancel), ..Call::default() };
