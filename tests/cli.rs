@@ -5,6 +5,7 @@ mod support;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use support::words::{Join, numbered};
 use support::{deps, scratch};
 
 fn optimize(arguments: &[&str]) -> Output {
@@ -207,12 +208,8 @@ fn failures_have_their_exit_codes_and_say_what_and_where_on_stderr() {
 fn run_takes_what_the_model_takes_and_says_what_it_leaves_out() {
     let folder = scratch("cli-run-cut");
     let bert = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders/bert-classify");
-    let words: serde_json::Map<String, Value> = (0..60).map(|id| (format!("w{id}"), id.into())).collect();
-    let tokenizer = serde_json::json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "decoder": null,
-        "post_processor": null, "pre_tokenizer": { "type": "Whitespace" },
-        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } });
     let file = folder.join("tokenizer.json");
-    std::fs::write(&file, tokenizer.to_string()).unwrap();
+    std::fs::write(&file, numbered(60, Join::Spaces)).unwrap();
     let run = |model: &Path, words: usize, more: &[&str]| {
         let prompt = "w1 ".repeat(words);
         let done = optimize(&[&["run", "--model", text(model), "--text", "w2", "--text", &prompt], more].concat());
