@@ -1790,11 +1790,12 @@ typedef struct optimize_quantize_options_t {
   int32_t type;
   /**
    * Bits per weight: 8, or for weight-only also 4 or 2. 0 selects 8, or for weight-only 4. Other values return
-   * OPTIMIZE_UNSUPPORTED. 2 bits are meant for `target_size`, which mixes them with more bits.
+   * OPTIMIZE_INVALID_ARGUMENT. 2 bits are meant for `target_size`, which mixes them with more bits.
    */
   uint32_t bits;
   /**
-   * Use of 7 bits for weights, an optimize_reduce_range_t.
+   * Static and dynamic: use of 7 bits for weights, an optimize_reduce_range_t. For weight-only, a value other than
+   * OPTIMIZE_REDUCE_RANGE_AUTO returns OPTIMIZE_INVALID_ARGUMENT.
    */
   int32_t reduce_range;
   /**
@@ -1897,6 +1898,7 @@ typedef struct optimize_quantize_options_t {
   int32_t calibration_method;
   /**
    * Static: percentage of the values of an activation that OPTIMIZE_CALIBRATION_PERCENTILE keeps; 0 selects 99.99.
+   * With another method, other values return OPTIMIZE_INVALID_ARGUMENT.
    */
   double percentile;
   /**
@@ -4146,9 +4148,10 @@ void optimize_spans_free(optimize_spans_t *spans);
  * "speed"; with a report also "hash".
  *
  * Returns OPTIMIZE_UNSUPPORTED if there is nothing to quantize (the message counts the reasons);
- * OPTIMIZE_INVALID_ARGUMENT if a pattern matches nothing, or if options contradict each other or need calibration data
- * that is not given; OPTIMIZE_NOT_FOUND if the model lacks an input of the calibration data, or a tokenizer for
- * calibration text; OPTIMIZE_GATE_NOT_MET if no result meets `max_quality_loss`, `target_size` or `never_slower`.
+ * OPTIMIZE_INVALID_ARGUMENT if a pattern matches nothing, or if options contradict each other, have no effect with the
+ * others, or need calibration data that is not given; OPTIMIZE_NOT_FOUND if the model lacks an input of the
+ * calibration data, or a tokenizer for calibration text; OPTIMIZE_GATE_NOT_MET if no result meets `max_quality_loss`,
+ * `target_size` or `never_slower`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_quantize(const optimize_context_t *context,

@@ -61,6 +61,8 @@
 #include "optimize/measure.hpp"
 #include "optimize/model.hpp"
 #include "optimize/package.hpp"
+#include "optimize/prune.hpp"
+#include "optimize/quantize.hpp"
 #include "optimize/recipe.hpp"
 #include "optimize/report.hpp"
 #include "optimize/session.hpp"

@@ -14,8 +14,8 @@ use optimize::quantize::{BitsOverride, QuantizeOptions, QuantizeType, quantize, 
 use optimize::runtime::{Session, SessionOptions, Stop, Tensor};
 use optimize::source::{Dialect, LoadOptions};
 use optimize::text::Tokenizer;
-use serde_json::json;
 use std::path::PathBuf;
+use support::words::{Join, numbered};
 use support::{deps, runtime};
 
 /// Returns sentences of a file of the Brown corpus, without the tags of the words.
@@ -113,12 +113,7 @@ fn calibrated_weights_lose_less_than_rounded_ones() {
 
 /// Returns a tokenizer in which the word `w17` is token 17.
 fn numbers(vocabulary: usize) -> Tokenizer {
-    let words: serde_json::Map<String, serde_json::Value> =
-        (0..vocabulary).map(|id| (format!("w{id}"), json!(id))).collect();
-    let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
-        "pre_tokenizer": { "type": "Whitespace" }, "decoder": { "type": "Fuse" },
-        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } });
-    Tokenizer::from_bytes(file.to_string().as_bytes()).unwrap()
+    Tokenizer::from_bytes(numbered(vocabulary, Join::Fuse).as_bytes()).unwrap()
 }
 
 #[test]
@@ -150,7 +145,7 @@ fn what_cannot_be_calibrated_is_said() {
         assert!(bad.parse::<BitsOverride>().is_err(), "{bad:?}");
     }
     let overrides = vec!["*=5".parse().unwrap()];
-    assert_eq!(fails("a text", &QuantizeOptions { overrides, ..four_bits() }).kind(), Kind::Unsupported);
+    assert_eq!(fails("a text", &QuantizeOptions { overrides, ..four_bits() }).kind(), Kind::InvalidArgument);
     let cancel = Cancel::new();
     cancel.fire();
     let call = Call { cancel: Some(&cancel), ..Call::default() };

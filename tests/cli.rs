@@ -5,6 +5,7 @@ mod support;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use support::words::{Join, numbered};
 use support::{deps, scratch};
 
 fn optimize(arguments: &[&str]) -> Output {
@@ -183,7 +184,9 @@ fn failures_have_their_exit_codes_and_say_what_and_where_on_stderr() {
         (&["inspect", "--model", "/nowhere/at/all.onnx"], 1, "/nowhere/at/all.onnx"),
         (&["inspect", "--model", &damaged], 1, &damaged),
         (&["quantize", "--model", model], 2, "--output"),
-        (&["quantize", "--model", model, "--output", &out, "--bits", "3"], 1, "bits is 3"),
+        (&["quantize", "--model", model, "--output", &out, "--bits", "3"], 2, "bits is 3"),
+        (&["quantize", "--model", model, "--output", &out, "--percentile", "99"], 2, "calibration_method percentile"),
+        (&["quantize", "--model", model, "--output", &out, "--bits", "4", "--reduce-range", "on"], 2, "weight-only"),
         (&["quantize", "--model", model, "--output", &out, "--include", "*nothing*"], 2, "*nothing*"),
         (&["quantize", "--model", model, "--output", &out, "--exclude", "*"], 1, "excluded"),
         (&["quantize", "--model", model, "--output", "/nowhere/at/all.onnx"], 1, "/nowhere/at"),
@@ -205,12 +208,8 @@ fn failures_have_their_exit_codes_and_say_what_and_where_on_stderr() {
 fn run_takes_what_the_model_takes_and_says_what_it_leaves_out() {
     let folder = scratch("cli-run-cut");
     let bert = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoders/bert-classify");
-    let words: serde_json::Map<String, Value> = (0..60).map(|id| (format!("w{id}"), id.into())).collect();
-    let tokenizer = serde_json::json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "decoder": null,
-        "post_processor": null, "pre_tokenizer": { "type": "Whitespace" },
-        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } });
     let file = folder.join("tokenizer.json");
-    std::fs::write(&file, tokenizer.to_string()).unwrap();
+    std::fs::write(&file, numbered(60, Join::Spaces)).unwrap();
     let run = |model: &Path, words: usize, more: &[&str]| {
         let prompt = "w1 ".repeat(words);
         let done = optimize(&[&["run", "--model", text(model), "--text", "w2", "--text", &prompt], more].concat());

@@ -2,12 +2,15 @@
 //! overwritten.
 
 mod common;
+#[path = "support/words.rs"]
+mod words;
 
 use common::{Folder, Random};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
+use words::{Join, numbered};
 
 fn deps(name: &str) -> PathBuf {
     let folder = std::env::var_os("OPTIMIZE_TEST_DEPS")
@@ -168,11 +171,7 @@ fn classifier(folder: &Folder) -> PathBuf {
     for name in ["config.json", "model.safetensors"] {
         std::fs::copy(bert.join(name), model.join(name)).unwrap();
     }
-    let words: serde_json::Map<String, Value> = (0..60).map(|id| (format!("w{id}"), id.into())).collect();
-    let tokenizer = serde_json::json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "decoder": null,
-        "post_processor": null, "pre_tokenizer": { "type": "Whitespace" },
-        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } });
-    std::fs::write(model.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(model.join("tokenizer.json"), numbered(60, Join::Spaces)).unwrap();
     model
 }
 

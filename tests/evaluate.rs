@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use support::words::{Join, numbered};
 use support::{deps, runtime, scratch};
 
 fn fixture(name: &str) -> PathBuf {
@@ -23,11 +24,7 @@ fn fixture(name: &str) -> PathBuf {
 
 /// Returns a tokenizer in which the word `w17` is token 17.
 fn numbers(vocabulary: usize) -> Tokenizer {
-    let words: serde_json::Map<String, Value> = (0..vocabulary).map(|id| (format!("w{id}"), json!(id))).collect();
-    let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
-        "pre_tokenizer": { "type": "Whitespace" }, "decoder": { "type": "Fuse" },
-        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } });
-    Tokenizer::from_bytes(file.to_string().as_bytes()).unwrap()
+    Tokenizer::from_bytes(numbered(vocabulary, Join::Fuse).as_bytes()).unwrap()
 }
 
 fn words(ids: &[i64]) -> String {
@@ -303,13 +300,7 @@ fn the_command_prints_a_table_or_json_and_has_gates() {
         std::fs::write(&path, content).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let words_of = |vocabulary: usize| {
-        let words: serde_json::Map<String, Value> = (0..vocabulary).map(|id| (format!("w{id}"), json!(id))).collect();
-        json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
-            "pre_tokenizer": { "type": "Whitespace" }, "decoder": null,
-            "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } })
-    };
-    let tokenizer = write("tokenizer.json", &words_of(60).to_string());
+    let tokenizer = write("tokenizer.json", &numbered(60, Join::Spaces));
     let text = write("text.txt", &words(&(0..200).map(|i| i * 13 % 60).collect::<Vec<_>>()));
     let rows = write("rows.tsv", "label\ttext\nLABEL_0\tw1 w2\nLABEL_1\tw3 w4\n2\tw5\n");
     let (llama, bert) = (fixture("checkpoints/llama"), fixture("encoders/bert-classify"));

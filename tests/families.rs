@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use support::words::{Join, numbered};
 use support::{deps, scratch};
 
 /// Columns of the table. `{model}`, `{text}`, `{student}`, `{out}` and `{use}` are replaced.
@@ -72,11 +73,7 @@ fn copy(from: &Path, to: &Path, config: &Value) {
         std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
     let count = config["vocab_size"].as_u64().unwrap();
-    let words: serde_json::Map<String, Value> = (0..count).map(|id| (format!("w{id}"), id.into())).collect();
-    let tokenizer = serde_json::json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "decoder": null,
-        "post_processor": null, "pre_tokenizer": { "type": "Whitespace" },
-        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } });
-    std::fs::write(to.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(to.join("tokenizer.json"), numbered(count as usize, Join::Spaces)).unwrap();
 }
 
 /// Returns the name of a class, with what distinguishes its variants among the fixtures.

@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use std::ops::ControlFlow;
 use std::path::Path;
 use support::runtime;
+use support::words::{Join, tokenizer_of};
 
 fn cases() -> usize {
     // Each case creates sessions, so there are a tenth as many as in tests without sessions.
@@ -84,12 +85,7 @@ fn named(model: Model, names: &[&str]) -> Model {
 
 /// Returns a tokenizer in which the word `w{order[id]}` is token `id`.
 fn words(order: &[usize]) -> String {
-    let vocab: Map<String, Value> =
-        order.iter().enumerate().map(|(id, word)| (format!("w{word}"), json!(id))).collect();
-    json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
-        "pre_tokenizer": { "type": "Whitespace" }, "decoder": { "type": "Fuse" },
-        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "w0" } })
-    .to_string()
+    tokenizer_of(order.iter().map(|word| format!("w{word}")), Join::Fuse)
 }
 
 fn speaking(model: Model, order: &[usize]) -> Model {

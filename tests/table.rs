@@ -5,10 +5,10 @@ mod support;
 
 use optimize::table::{State, Table};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
+use support::words::{Join, numbered};
 use support::{deps, scratch};
 
 fn table(output: &Path, more: &[&str]) -> Command {
@@ -80,11 +80,7 @@ fn a_short_context_shortens_the_prompt() {
     for name in ["config.json", "model.safetensors"] {
         std::fs::copy(fixture.join(name), decoder.join(name)).unwrap();
     }
-    let words: serde_json::Map<String, Value> = (0..150).map(|id| (format!("w{id}"), json!(id))).collect();
-    let tokenizer = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
-        "pre_tokenizer": { "type": "Whitespace" }, "decoder": { "type": "Fuse" },
-        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } });
-    std::fs::write(decoder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(decoder.join("tokenizer.json"), numbered(150, Join::Fuse)).unwrap();
     let mut command = table_of(&decoder, &folder.join("table"), &["--rows", "compile", "--json"]);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -15,9 +15,9 @@ use optimize::prune::{PruneMethod, PruneOptions, prune, prune_calibrated};
 use optimize::quantize::{Algorithm, QuantizeOptions, QuantizeType, quantize, quantize_with};
 use optimize::source::{Dialect, LoadOptions};
 use optimize::text::Tokenizer;
-use serde_json::json;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use support::words::{Join, numbered};
 use support::{runtime, scratch};
 
 const THREADS: usize = 2;
@@ -28,14 +28,10 @@ fn fixture(name: &str) -> PathBuf {
 
 /// Returns a small decoder with a tokenizer in which the word `w17` is token 17.
 fn decoder() -> Model {
-    let words: serde_json::Map<String, serde_json::Value> = (0..150).map(|id| (format!("w{id}"), json!(id))).collect();
-    let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
-        "pre_tokenizer": { "type": "Whitespace" }, "decoder": { "type": "Fuse" },
-        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } });
     let load = LoadOptions { dialect: Dialect::Portable };
     let model = open::load(&fixture("checkpoints/llama-tied"), &load).unwrap();
     let mut card = model.card().clone();
-    let content = SideContent::Bytes(file.to_string().into_bytes().into());
+    let content = SideContent::Bytes(numbered(150, Join::Fuse).into());
     card.side_files.push(SideFile { name: "tokenizer.json".into(), content });
     model.with_card(card)
 }

@@ -21,7 +21,9 @@ use optimize::model::Model;
 use optimize::onnx::dtype::DataType::{self, Bfloat16, Bool, Float16, Float32, Int64};
 use optimize::onnx::proto::*;
 use optimize::onnx::save::{self, ExternalData};
-use optimize::quantize::{QuantizeOptions, QuantizeType, ScaleType, quantize};
+use optimize::quantize::{
+    Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange, ScaleType, quantize,
+};
 use optimize::report::Report;
 use optimize::runtime::{Session, SessionOptions, Tensor};
 use optimize::text::Tokenizer;

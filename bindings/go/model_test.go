@@ -118,7 +118,7 @@ func TestQuantizeOptions(t *testing.T) {
 	if left == 0 || left == len(report.Nodes) {
 		t.Errorf("%d of %d nodes left", left, len(report.Nodes))
 	}
-	if _, _, err := library.Quantize(ctx, original, &QuantizeOptions{Bits: 5}); !errors.Is(err, ErrUnsupported) {
+	if _, _, err := library.Quantize(ctx, original, &QuantizeOptions{Bits: 5}); !errors.Is(err, ErrInvalidArgument) {
 		t.Errorf("5 bits: %v", err)
 	}
 }

@@ -5,6 +5,8 @@
 #include "call.hpp"
 #include "context.hpp"
 #include "measure.hpp"
+#include "prune.hpp"
+#include "quantize.hpp"
 #include "sink.hpp"
 #include "source.hpp"
 #include "tensor.hpp"
@@ -26,132 +28,10 @@ enum class ExternalData : std::int32_t {
     always = OPTIMIZE_EXTERNAL_DATA_ALWAYS,
 };
 
-/// Kind of quantization; see optimize_quantize_type_t.
-enum class QuantizeType : std::int32_t {
-    dynamic = OPTIMIZE_QUANTIZE_DYNAMIC,
-    weight_only = OPTIMIZE_QUANTIZE_WEIGHT_ONLY,
-    static_ranges = OPTIMIZE_QUANTIZE_STATIC,
-};
-
-/// Type of the scales of blocks in the file (weight-only); see optimize_scale_type_t.
-enum class ScaleType : std::int32_t {
-    uint8 = OPTIMIZE_SCALE_UINT8,
-    float16 = OPTIMIZE_SCALE_FLOAT16,
-    float32 = OPTIMIZE_SCALE_FLOAT32,
-};
-
-/// Use of 7 instead of 8 bits for weights; see optimize_reduce_range_t.
-enum class ReduceRange : std::int32_t {
-    automatic = OPTIMIZE_REDUCE_RANGE_AUTO,
-    on = OPTIMIZE_REDUCE_RANGE_ON,
-    off = OPTIMIZE_REDUCE_RANGE_OFF,
-};
-
-/// Algorithm that chooses the codes of block-quantized weights; see optimize_algorithm_t.
-enum class Algorithm : std::int32_t {
-    automatic = OPTIMIZE_ALGORITHM_AUTO,
-    rtn = OPTIMIZE_ALGORITHM_RTN,
-    hqq = OPTIMIZE_ALGORITHM_HQQ,
-    gptq = OPTIMIZE_ALGORITHM_GPTQ,
-    awq = OPTIMIZE_ALGORITHM_AWQ,
-};
-
-/// Method that determines the range of an activation; see optimize_calibration_method_t.
-enum class CalibrationMethod : std::int32_t {
-    min_max = OPTIMIZE_CALIBRATION_MIN_MAX,
-    percentile = OPTIMIZE_CALIBRATION_PERCENTILE,
-    entropy = OPTIMIZE_CALIBRATION_ENTROPY,
-    mse = OPTIMIZE_CALIBRATION_MSE,
-};
-
 /// Options of Model::save; see optimize_save_options_t.
 struct SaveOptions {
     ExternalData external_data = ExternalData::automatic;
     bool packed = false;
-};
-
-/// Options of Model::quantize; see optimize_quantize_options_t.
-struct QuantizeOptions {
-    QuantizeType type = QuantizeType::dynamic;
-    std::uint32_t bits = 0;
-    ReduceRange reduce_range = ReduceRange::automatic;
-    bool per_tensor = false;
-    bool keep_embeddings = false;
-    std::uint32_t threads = 0;
-    std::uint32_t block_size = 0;
-    bool symmetric = false;
-    ScaleType scale_type = ScaleType::uint8;
-    std::uint32_t accuracy_level = 0;
-    std::uint64_t min_elements = 0;
-    std::vector<std::string> include;
-    std::vector<std::string> exclude;
-    /// Overrides: texts `GLOB=BITS` or `GLOB=BITS/BLOCK`, which set other bits and another block size for matching
-    /// nodes and weights.
-    std::vector<std::string> overrides;
-    /// Calibration text; empty for none.
-    std::string calibration;
-    std::uint32_t calibration_windows = 0;
-    std::uint32_t calibration_length = 0;
-    std::string scratch_folder;
-    Algorithm algorithm = Algorithm::automatic;
-    CalibrationMethod calibration_method = CalibrationMethod::min_max;
-    double percentile = 0;
-    double smooth_quant = 0;
-    double max_quality_loss = 0;
-    std::uint64_t target_size = 0;
-    bool never_slower = false;
-    /// Calibration tensors for the inputs, by name, instead of a text. Their first dimension counts samples. They
-    /// must live until the call ends.
-    std::vector<std::pair<std::string, const Tensor *>> calibration_tensors;
-};
-
-/// Pruning method; see optimize_prune_method_t.
-enum class PruneMethod : std::int32_t {
-    magnitude = OPTIMIZE_PRUNE_MAGNITUDE,
-    random = OPTIMIZE_PRUNE_RANDOM,
-    wanda = OPTIMIZE_PRUNE_WANDA,
-    sparsegpt = OPTIMIZE_PRUNE_SPARSEGPT,
-    structured = OPTIMIZE_PRUNE_STRUCTURED,
-};
-
-/// Criterion by which structured pruning ranks neurons, channels and heads; see optimize_importance_t.
-enum class Importance : std::int32_t {
-    l1 = OPTIMIZE_IMPORTANCE_L1,
-    l2 = OPTIMIZE_IMPORTANCE_L2,
-    activation = OPTIMIZE_IMPORTANCE_ACTIVATION,
-    random = OPTIMIZE_IMPORTANCE_RANDOM,
-};
-
-/// Options of Model::prune; see optimize_prune_options_t.
-struct PruneOptions {
-    PruneMethod method = PruneMethod::magnitude;
-    double sparsity = 0;
-    std::uint32_t pattern_keep = 0;
-    std::uint32_t pattern_of = 0;
-    bool global = false;
-    bool embeddings = false;
-    std::uint32_t threads = 0;
-    Importance importance = Importance::l1;
-    std::uint32_t round_to = 0;
-    bool reconstruct = false;
-    std::uint32_t drop_layers = 0;
-    std::uint32_t calibration_windows = 0;
-    std::uint32_t calibration_length = 0;
-    std::uint64_t seed = 0;
-    std::uint64_t min_elements = 0;
-    std::vector<std::string> target_modules;
-    std::vector<std::string> exclude;
-    /// Overrides: texts `GLOB=SPARSITY`, which set another sparsity for matching modules, weights and nodes.
-    std::vector<std::string> overrides;
-    /// Calibration text; empty for none.
-    std::string calibration;
-    std::string scratch_folder;
-    /// Indices of the layers to remove, instead of `drop_layers`; empty for none.
-    std::vector<std::uint32_t> layers;
-    std::uint64_t target_size = 0;
-    double target_speedup = 0;
-    /// Calibration tensors for the inputs, by name, instead of a text. They must live until the call ends.
-    std::vector<std::pair<std::string, const Tensor *>> calibration_tensors;
 };
 
 /// Use of the reasoning of a model before its answer; see optimize_thinking_t.
@@ -216,18 +96,6 @@ inline std::string json_messages(const std::vector<Message> &messages) {
     }
     return json + ']';
 }
-
-/// Named tensors as C arrays; the tensors must outlive it.
-struct NamedTensors {
-    NamedTensors(const std::vector<std::pair<std::string, const Tensor *>> &given, const char *what) {
-        for (const auto &[name, tensor] : given) {
-            names.push_back(c_text(name, what));
-            tensors.push_back(tensor == nullptr ? nullptr : tensor->get());
-        }
-    }
-    std::vector<const char *> names;
-    std::vector<const optimize_tensor_t *> tensors;
-};
 
 } // namespace detail
 
@@ -412,8 +280,6 @@ private:
                                      const DistillOptions &options, const Call &call);
     friend Combined merge(const std::vector<const Model *> &models, const MergeOptions &options, const Call &call);
     Model() = default;
-    /// Calls `function` with the quantization options as a C struct.
-    template <class F> static void quantizing(const QuantizeOptions &options, F &&function);
     /// Returns the report that `function(options, call, report, error)` writes.
     template <class F> static Report benchmark(const BenchmarkOptions &options, const Call &call, F &&function) {
         const auto texts = detail::c_texts(options.texts, "texts");
@@ -435,15 +301,10 @@ private:
         raw.shape_count = shapes.size();
         raw.values = values.data();
         raw.value_count = values.size();
-        std::vector<const char *> names;
-        std::vector<const optimize_tensor_t *> tensors;
-        for (const auto &[name, tensor] : options.inputs) {
-            names.push_back(detail::c_text(name, "inputs"));
-            tensors.push_back(tensor == nullptr ? nullptr : tensor->get());
-        }
-        raw.input_names = names.data();
-        raw.input_tensors = tensors.data();
-        raw.input_count = tensors.size();
+        const detail::NamedTensors inputs(options.inputs, "inputs");
+        raw.input_names = inputs.names.data();
+        raw.input_tensors = inputs.tensors.data();
+        raw.input_count = inputs.tensors.size();
         detail::Buffer report;
         detail::attempt(call, [&](auto *c_call, auto **error) {
             return function(&raw, c_call, report.place(), error);
@@ -467,51 +328,10 @@ struct Quantized {
     Report report;
 };
 
-template <class F> void Model::quantizing(const QuantizeOptions &options, F &&function) {
-    const auto include = detail::c_texts(options.include, "include");
-    const auto exclude = detail::c_texts(options.exclude, "exclude");
-    const auto overrides = detail::c_texts(options.overrides, "overrides");
-    auto raw = detail::sized<optimize_quantize_options_t>();
-    raw.type = static_cast<std::int32_t>(options.type);
-    raw.bits = options.bits;
-    raw.reduce_range = static_cast<std::int32_t>(options.reduce_range);
-    raw.per_tensor = options.per_tensor;
-    raw.keep_embeddings = options.keep_embeddings;
-    raw.threads = options.threads;
-    raw.block_size = options.block_size;
-    raw.symmetric = options.symmetric;
-    raw.scale_type = static_cast<std::int32_t>(options.scale_type);
-    raw.accuracy_level = options.accuracy_level;
-    raw.min_elements = options.min_elements;
-    raw.include = include.data();
-    raw.include_count = include.size();
-    raw.exclude = exclude.data();
-    raw.exclude_count = exclude.size();
-    raw.overrides = overrides.data();
-    raw.override_count = overrides.size();
-    raw.calibration = options.calibration.empty() ? nullptr : options.calibration.data();
-    raw.calibration_size = options.calibration.size();
-    raw.calibration_windows = options.calibration_windows;
-    raw.calibration_length = options.calibration_length;
-    raw.scratch_folder = detail::c_text_or_null(options.scratch_folder, "scratch_folder");
-    raw.algorithm = static_cast<std::int32_t>(options.algorithm);
-    raw.calibration_method = static_cast<std::int32_t>(options.calibration_method);
-    raw.percentile = options.percentile;
-    raw.smooth_quant = options.smooth_quant;
-    raw.max_quality_loss = options.max_quality_loss;
-    raw.target_size = options.target_size;
-    raw.never_slower = options.never_slower;
-    const detail::NamedTensors calibration(options.calibration_tensors, "calibration_tensors");
-    raw.calibration_names = calibration.names.data();
-    raw.calibration_tensors = calibration.tensors.data();
-    raw.calibration_tensor_count = calibration.tensors.size();
-    function(&raw);
-}
-
 inline Quantized Model::quantize(const Context &context, const QuantizeOptions &options, const Call &call) const {
     Model made;
     detail::Buffer report;
-    quantizing(options, [&](const auto *raw) {
+    detail::quantizing(options, [&](const auto *raw) {
         detail::attempt(call, [&](auto *c_call, auto **error) {
             return optimize_model_quantize(context.get(), get(), raw, c_call, made.place(), report.place(), error);
         });
@@ -521,7 +341,7 @@ inline Quantized Model::quantize(const Context &context, const QuantizeOptions &
 
 inline Report Model::plan(const Context &context, const QuantizeOptions &options) const {
     detail::Buffer report;
-    quantizing(options, [&](const auto *raw) {
+    detail::quantizing(options, [&](const auto *raw) {
         detail::attempt([&](auto **error) {
             return optimize_model_plan(context.get(), get(), raw, report.place(), error);
         });
@@ -539,46 +359,12 @@ struct Pruned {
 };
 
 inline Pruned Model::prune(const Context &context, const PruneOptions &options, const Call &call) const {
-    const auto target_modules = detail::c_texts(options.target_modules, "target_modules");
-    const auto exclude = detail::c_texts(options.exclude, "exclude");
-    const auto overrides = detail::c_texts(options.overrides, "overrides");
-    auto raw = detail::sized<optimize_prune_options_t>();
-    raw.method = static_cast<std::int32_t>(options.method);
-    raw.sparsity = options.sparsity;
-    raw.pattern_keep = options.pattern_keep;
-    raw.pattern_of = options.pattern_of;
-    raw.global = options.global;
-    raw.embeddings = options.embeddings;
-    raw.threads = options.threads;
-    raw.importance = static_cast<std::int32_t>(options.importance);
-    raw.round_to = options.round_to;
-    raw.reconstruct = options.reconstruct;
-    raw.drop_layers = options.drop_layers;
-    raw.calibration_windows = options.calibration_windows;
-    raw.calibration_length = options.calibration_length;
-    raw.seed = options.seed;
-    raw.min_elements = options.min_elements;
-    raw.target_modules = target_modules.data();
-    raw.target_module_count = target_modules.size();
-    raw.exclude = exclude.data();
-    raw.exclude_count = exclude.size();
-    raw.overrides = overrides.data();
-    raw.override_count = overrides.size();
-    raw.calibration = options.calibration.empty() ? nullptr : options.calibration.data();
-    raw.calibration_size = options.calibration.size();
-    raw.scratch_folder = detail::c_text_or_null(options.scratch_folder, "scratch_folder");
-    raw.layers = options.layers.data();
-    raw.layer_count = options.layers.size();
-    raw.target_size = options.target_size;
-    raw.target_speedup = options.target_speedup;
-    const detail::NamedTensors calibration(options.calibration_tensors, "calibration_tensors");
-    raw.calibration_names = calibration.names.data();
-    raw.calibration_tensors = calibration.tensors.data();
-    raw.calibration_tensor_count = calibration.tensors.size();
     Model made;
     detail::Buffer report;
-    detail::attempt(call, [&](auto *c_call, auto **error) {
-        return optimize_model_prune(context.get(), get(), &raw, c_call, made.place(), report.place(), error);
+    detail::pruning(options, [&](const auto *raw) {
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_model_prune(context.get(), get(), raw, c_call, made.place(), report.place(), error);
+        });
     });
     return {std::move(made), Report(std::move(report))};
 }

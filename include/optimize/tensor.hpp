@@ -236,6 +236,22 @@ private:
     }
 };
 
+namespace detail {
+
+/// Named tensors as C arrays; the tensors must outlive it.
+struct NamedTensors {
+    NamedTensors(const std::vector<std::pair<std::string, const Tensor *>> &given, const char *what) {
+        for (const auto &[name, tensor] : given) {
+            names.push_back(c_text(name, what));
+            tensors.push_back(tensor == nullptr ? nullptr : tensor->get());
+        }
+    }
+    std::vector<const char *> names;
+    std::vector<const optimize_tensor_t *> tensors;
+};
+
+} // namespace detail
+
 } // namespace optimize
 
 #endif // OPTIMIZE_TENSOR_HPP

@@ -24,8 +24,7 @@ use crate::error::{Result, bail};
 use crate::inputs::{Batch, InputOptions, Source};
 use crate::limits;
 use crate::model::Model;
-use crate::onnx::proto::NodeProto;
-use crate::onnx::validate::subgraphs;
+use crate::onnx::validate::model_nodes;
 use crate::report::{Report, peak_rss_bytes};
 use crate::runtime::{Execution, Kernels, ProviderChoice, Runtime, SessionOptions};
 use crate::statistics::{median_interval, percentile, sorted};
@@ -232,8 +231,8 @@ pub fn stock_closeness(
     speed: &BenchmarkReport,
     call: &Call,
 ) -> Result<Option<QualityReport>> {
-    let functions = result.proto().functions.iter().map(|function| &function.node);
-    let rounds = std::iter::once(&result.graph().node).chain(functions).any(|nodes| has_rows(nodes));
+    // These nodes quantize activations when the model runs.
+    let rounds = model_nodes(result.proto()).any(|node| node.op().starts_with("DynamicQuantize"));
     if speed.placement.result.groups == 0 || !rounds {
         return Ok(None);
     }
@@ -241,12 +240,6 @@ pub fn stock_closeness(
     let options = BenchmarkOptions { execution, ..options.clone() };
     let limit = Some(Duration::from_secs_f64(BRIEF_SECONDS));
     compared(runtime, (original, result), tokenizer, &options, limit, call).map(Some)
-}
-
-/// Returns whether a node, also in a subgraph, quantizes activations when the model runs.
-fn has_rows(nodes: &[NodeProto]) -> bool {
-    let quantizes = |node: &NodeProto| node.op().starts_with("DynamicQuantize");
-    nodes.iter().any(|node| quantizes(node) || subgraphs(node).any(|graph| has_rows(&graph.node)))
 }
 
 /// Adds the results of a benchmark to the report of the technique that produced the model.

@@ -102,9 +102,10 @@ pub struct optimize_quantize_options_t {
     /// Kind of quantization, an optimize_quantize_type_t.
     pub r#type: i32,
     /// Bits per weight: 8, or for weight-only also 4 or 2. 0 selects 8, or for weight-only 4. Other values return
-    /// OPTIMIZE_UNSUPPORTED. 2 bits are meant for `target_size`, which mixes them with more bits.
+    /// OPTIMIZE_INVALID_ARGUMENT. 2 bits are meant for `target_size`, which mixes them with more bits.
     pub bits: u32,
-    /// Use of 7 bits for weights, an optimize_reduce_range_t.
+    /// Static and dynamic: use of 7 bits for weights, an optimize_reduce_range_t. For weight-only, a value other than
+    /// OPTIMIZE_REDUCE_RANGE_AUTO returns OPTIMIZE_INVALID_ARGUMENT.
     pub reduce_range: i32,
     /// A value other than 0 uses one scale per weight instead of one per output channel.
     pub per_tensor: u32,
@@ -161,6 +162,7 @@ pub struct optimize_quantize_options_t {
     /// Static: method that determines the ranges of activations, an optimize_calibration_method_t.
     pub calibration_method: i32,
     /// Static: percentage of the values of an activation that OPTIMIZE_CALIBRATION_PERCENTILE keeps; 0 selects 99.99.
+    /// With another method, other values return OPTIMIZE_INVALID_ARGUMENT.
     pub percentile: f64,
     /// Static and dynamic: alpha of SmoothQuant, from 0 to 1, which moves outliers of activations into the weights; 0
     /// disables SmoothQuant. Good values are 0.8 for encoders and 0.5 for decoders. Activations are measured on the
@@ -193,9 +195,10 @@ unsafe impl Options for optimize_quantize_options_t {}
 /// "speed"; with a report also "hash".
 ///
 /// Returns OPTIMIZE_UNSUPPORTED if there is nothing to quantize (the message counts the reasons);
-/// OPTIMIZE_INVALID_ARGUMENT if a pattern matches nothing, or if options contradict each other or need calibration data
-/// that is not given; OPTIMIZE_NOT_FOUND if the model lacks an input of the calibration data, or a tokenizer for
-/// calibration text; OPTIMIZE_GATE_NOT_MET if no result meets `max_quality_loss`, `target_size` or `never_slower`.
+/// OPTIMIZE_INVALID_ARGUMENT if a pattern matches nothing, or if options contradict each other, have no effect with the
+/// others, or need calibration data that is not given; OPTIMIZE_NOT_FOUND if the model lacks an input of the
+/// calibration data, or a tokenizer for calibration text; OPTIMIZE_GATE_NOT_MET if no result meets `max_quality_loss`,
+/// `target_size` or `never_slower`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_quantize(
     context: *const optimize_context_t,

@@ -4,7 +4,7 @@
 use super::BodyId;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::*;
-use crate::onnx::validate::subgraphs;
+use crate::onnx::validate::all_nodes;
 use bytes::Bytes;
 use std::collections::HashSet;
 
@@ -219,8 +219,7 @@ pub fn import_domain(imports: &mut Vec<OperatorSetIdProto>, domain: &str, versio
 /// Runtime resolves the nodes of a function by the function's own imports.
 pub fn import_where_used(model: &mut ModelProto, domain: &str, version: i64) {
     fn uses(nodes: &[NodeProto], domain: &str) -> bool {
-        let inside = |node: &NodeProto| subgraphs(node).any(|graph| uses(&graph.node, domain));
-        nodes.iter().any(|node| node.domain.as_deref() == Some(domain) || inside(node))
+        all_nodes(nodes).any(|node| node.domain.as_deref() == Some(domain))
     }
     let mut used = model.graph.as_deref().is_some_and(|graph| uses(&graph.node, domain));
     for function in model.functions.iter_mut().filter(|function| uses(&function.node, domain)) {

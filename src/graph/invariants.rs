@@ -10,7 +10,7 @@ use super::edit::node;
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
-use crate::onnx::validate::subgraphs;
+use crate::onnx::validate::{all_nodes, subgraphs};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
@@ -23,8 +23,7 @@ pub fn hoisted(model: &Model) -> Cow<'_, Model> {
 /// Returns the model of [`hoisted`]; `None` if no loop hands on a weight.
 fn hoisted_graph(model: &ModelProto) -> Option<ModelProto> {
     let graph = model.graph.as_deref()?;
-    let loops = |graph: &GraphProto| graph.node.iter().any(|node| state_of(node).is_some());
-    if !any_graph(graph, &loops) {
+    if !all_nodes(&graph.node).any(|node| state_of(node).is_some()) {
         return None;
     }
     let mut model = model.clone();
@@ -37,11 +36,6 @@ fn hoisted_graph(model: &ModelProto) -> Option<ModelProto> {
 fn is_weight(tensor: &TensorProto) -> bool {
     let dtype = tensor.dtype();
     tensor.dims.len() >= 2 && dtype.is_some_and(DataType::is_float)
-}
-
-/// Returns whether `wanted` is true for a graph or one of its subgraphs.
-fn any_graph(graph: &GraphProto, wanted: &dyn Fn(&GraphProto) -> bool) -> bool {
-    wanted(graph) || graph.node.iter().flat_map(subgraphs).any(|graph| any_graph(graph, wanted))
 }
 
 /// The state of a loop: the number of inputs of the body before its state, the difference between the index of a state
@@ -81,7 +75,7 @@ fn hoist(graph: &mut GraphProto, visible: &HashMap<String, String>, changed: &mu
     let constants = constants.filter(|(name, t)| is_weight(t) && !given.contains(name));
     weights.extend(constants.map(|(name, _)| (name.to_owned(), name.to_owned())));
     let read = read_values(graph);
-    let mut nodes = Vec::with_capacity(graph.node.len());
+    let (mut nodes, mut copied_to) = (Vec::with_capacity(graph.node.len()), HashSet::new());
     for mut each in std::mem::take(&mut graph.node) {
         let mut copies = Vec::new();
         while let Some((index, weight)) = invariant(&each, &weights) {
@@ -89,6 +83,7 @@ fn hoist(graph: &mut GraphProto, visible: &HashMap<String, String>, changed: &mu
             let output = remove(&mut each, index, &weight);
             if read.contains(&output) {
                 copies.push(node("Identity", &[&weight], &[&output]));
+                copied_to.insert(output.clone());
                 weights.insert(output, weight);
             }
         }
@@ -101,9 +96,7 @@ fn hoist(graph: &mut GraphProto, visible: &HashMap<String, String>, changed: &mu
         nodes.append(&mut copies);
     }
     graph.node = nodes;
-    if *changed {
-        drop_unread_copies(graph);
-    }
+    drop_unread_copies(graph, copied_to);
 }
 
 /// Returns the names that a graph defines.
@@ -129,7 +122,8 @@ fn invariant(node: &NodeProto, weights: &HashMap<String, String>) -> Option<(usi
         // Another output with this name would become the weight of the enclosing graph, but an output must be a value
         // of its own graph.
         let only_here = (0..body.output.len()).all(|other| other == returned || name(other) != Some(inside));
-        let hidden = any_graph(body, &|graph| defined(graph).any(|name| name == weight));
+        let mut graphs = std::iter::once(body).chain(all_nodes(&body.node).flat_map(subgraphs));
+        let hidden = graphs.any(|graph| defined(graph).any(|name| name == weight));
         (is_kept(body, &state, index) && only_here && !hidden).then(|| (index, weight.clone()))
     })
 }
@@ -174,21 +168,28 @@ fn remove(node: &mut NodeProto, index: usize, weight: &str) -> String {
     let body = node.attribute.iter_mut().find(|attribute| attribute.name.as_deref() == Some("body"));
     if let Some(body) = body.and_then(|attribute| attribute.g.as_deref_mut()) {
         let inside = body.input.remove(state.before + index).name.unwrap_or_default();
-        body.output.remove(state.condition + index);
+        let returned = body.output.remove(state.condition + index).name;
         rename(body, &inside, weight);
-        drop_unread_copies(body);
+        drop_unread_copies(body, returned.into_iter().collect());
     }
     output
 }
 
-/// Removes the `Identity` nodes of a body whose outputs nothing reads: they would keep a weight that is replaced.
-fn drop_unread_copies(body: &mut GraphProto) {
-    loop {
-        let (read, count) = (read_values(body), body.node.len());
-        body.node.retain(|node| !node.is("Identity") || node.output.iter().any(|output| read.contains(output)));
-        if body.node.len() == count {
-            return;
-        }
+/// Removes the `Identity` nodes whose outputs are in `copies`, unless something reads them, and then those that they
+/// copied: they would keep a weight that is replaced. Other unread nodes stay.
+fn drop_unread_copies(body: &mut GraphProto, mut copies: HashSet<String>) {
+    while !copies.is_empty() {
+        let read = read_values(body);
+        let mut behind = HashSet::new();
+        body.node.retain(|node| {
+            let is_copy = node.is("Identity") && node.output.iter().any(|output| copies.contains(output));
+            let stays = !is_copy || node.output.iter().any(|output| read.contains(output));
+            if !stays {
+                behind.extend(node.input.iter().cloned());
+            }
+            stays
+        });
+        copies = behind;
     }
 }
 
@@ -287,6 +288,34 @@ mod tests {
         assert_eq!(graph.node[1].op(), "Identity");
         assert_eq!(run(&changed), run(&original));
         assert!(hoisted_graph(&changed).is_none());
+    }
+
+    #[test]
+    fn only_the_copies_of_a_weight_that_is_read_directly_are_removed() {
+        let kept = |[h, v, h_next, v_next]: [&str; 4]| {
+            let mut steps = product([h, v, h_next, "copy"]);
+            steps.extend([simple("Identity", &["copy"], v_next), simple("Identity", &[h], "unread_inside")]);
+            steps
+        };
+        let other = |[h, v, h_next, v_next]: [&str; 4]| {
+            let sum = simple("Add", &[v, v], v_next);
+            vec![simple("MatMul", &[h, v], h_next), simple("Identity", &[v], "unread_in_another"), sum]
+        };
+        let original = with(vec![
+            each("a", ["x", "w", "p", "w_last"], kept),
+            each("b", ["p", "w", "y", "w_end"], other),
+            simple("Identity", &["x"], "unread"),
+        ]);
+        let changed = hoisted_graph(&original).unwrap();
+        let graph = changed.graph.as_deref().unwrap();
+        assert_eq!(loops(graph), (1, 1));
+        let copies = |nodes: &[NodeProto]| -> Vec<String> {
+            nodes.iter().filter(|node| node.op() == "Identity").map(|node| node.output[0].clone()).collect()
+        };
+        let inside: Vec<_> = graph.node.iter().flat_map(subgraphs).map(|body| copies(&body.node)).collect();
+        assert_eq!(inside, [vec!["ago_on", "unread_inside"], vec!["bgo_on", "unread_in_another"]]);
+        assert_eq!(copies(&graph.node), ["unread"]);
+        assert_eq!(run(&changed), run(&original));
     }
 
     #[test]

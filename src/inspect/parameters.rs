@@ -1,6 +1,7 @@
 //! The number of weights of a model. Scales, zero points and offsets of quantization are not counted, and a byte may
 //! hold several weights.
 
+use crate::graph::quantized::BlockPart;
 use crate::graph::{BodyId, Producer, View};
 use crate::onnx::dtype::element_count;
 use crate::onnx::proto::{NodeProto, TensorProto, attribute_kind};
@@ -24,21 +25,19 @@ pub fn count(view: &View<'_>) -> u64 {
             }
             packed(view, body, node, &mut found);
         }
-        // A weight that was converted from a GGUF file consists of several constants, whose names begin with the
-        // weight's name.
         let named = content.graph.iter().flat_map(|graph| &graph.initializer).filter_map(|t| t.name.as_deref());
         let names: HashSet<&str> = named.collect();
-        for whole in names.iter().filter_map(|name| name.strip_suffix(".blocks")) {
-            let mut has = |part: &str, worth: Worth| {
-                let name = names.get(format!("{whole}{part}").as_str());
+        for weight in names.iter().filter_map(|name| name.strip_suffix(BlockPart::Codes.suffix())) {
+            let mut has = |part: BlockPart, worth: Worth| {
+                let name = names.get(part.of(weight).as_str());
                 name.map(|name| found.insert((body, *name), worth)).is_some()
             };
-            has(".scales", (0, 1));
-            has(".offsets", (0, 1));
-            let planes = has(".zero_points", (0, 1));
+            has(BlockPart::Scales, (0, 1));
+            has(BlockPart::Offsets, (0, 1));
+            let planes = has(BlockPart::ZeroPoints, (0, 1));
             // A byte has two nibbles. A weight of more than four bits, which has zero points, takes two of them: one
             // for its high and one for its low bits.
-            has(".blocks", if planes { (1, 1) } else { (2, 1) });
+            has(BlockPart::Codes, if planes { (1, 1) } else { (2, 1) });
         }
     }
     let worth = |body: BodyId, name: Option<&str>, tensor: &TensorProto| {

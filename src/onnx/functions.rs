@@ -1,7 +1,7 @@
 //! The functions that a model defines: checks of their bodies, and the size of the model when calls are expanded.
 
 use super::proto::{FunctionProto, ModelProto, NodeProto};
-use super::validate::{Scope, check_nodes, operator_sets, subgraphs};
+use super::validate::{Scope, all_nodes, check_nodes, operator_sets};
 use crate::error::{Context, Result, bail};
 use crate::limits;
 use std::collections::HashMap;
@@ -53,14 +53,13 @@ fn key<'a>(domain: &'a Option<String>, name: &'a Option<String>, overload: &'a O
 
 /// Returns the indices of the functions that the nodes call, also in their subgraphs, once per call.
 fn calls<'a>(list: &'a [NodeProto], known: &HashMap<Key<'a>, usize>) -> Vec<usize> {
-    let nodes = all_nodes(list).into_iter();
-    nodes.filter_map(|node| known.get(&key(&node.domain, &node.op_type, &node.overload)).copied()).collect()
+    all_nodes(list).filter_map(|node| known.get(&key(&node.domain, &node.op_type, &node.overload)).copied()).collect()
 }
 
 /// Returns the number of nodes in `list` when every call is replaced by its function's body.
 fn expanded_size<'a>(list: &'a [NodeProto], known: &HashMap<Key<'a>, usize>, sizes: &[u64]) -> u64 {
     let called = calls(list, known).into_iter().map(|index| sizes[index]);
-    called.fold(all_nodes(list).len() as u64, u64::saturating_add)
+    called.fold(all_nodes(list).count() as u64, u64::saturating_add)
 }
 
 /// Returns the expanded size of every function, by index. Fails with `InvalidModel` if there is recursion.
@@ -100,13 +99,4 @@ fn expanded_sizes<'a>(model: &'a ModelProto, known: &HashMap<Key<'a>, usize>) ->
         }
     }
     Ok(sizes)
-}
-
-fn all_nodes(list: &[NodeProto]) -> Vec<&NodeProto> {
-    let mut nodes = Vec::new();
-    for node in list {
-        nodes.push(node);
-        nodes.extend(subgraphs(node).flat_map(|graph| all_nodes(&graph.node)));
-    }
-    nodes
 }

@@ -262,6 +262,29 @@ pub fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs))
 }
 
+/// Returns the nodes of a list and of their subgraphs, at any depth; a node comes before those of its subgraphs.
+pub fn all_nodes(list: &[NodeProto]) -> impl Iterator<Item = &NodeProto> {
+    let mut open = vec![list.iter()];
+    std::iter::from_fn(move || {
+        loop {
+            let Some(node) = open.last_mut()?.next() else {
+                open.pop();
+                continue;
+            };
+            let outside = open.len();
+            open.extend(subgraphs(node).map(|graph| graph.node.iter()));
+            open[outside..].reverse();
+            return Some(node);
+        }
+    })
+}
+
+/// Returns the nodes of a model: those of its graph, its functions and all subgraphs.
+pub fn model_nodes(model: &ModelProto) -> impl Iterator<Item = &NodeProto> {
+    let graphs = model.graph.iter().map(|graph| &graph.node);
+    graphs.chain(model.functions.iter().map(|function| &function.node)).flat_map(|nodes| all_nodes(nodes))
+}
+
 pub(super) fn place_of(node: &NodeProto, index: usize) -> String {
     let op = node.op_type.as_deref().filter(|op| !op.is_empty()).unwrap_or("?");
     match node.name.as_deref().unwrap_or("") {

@@ -42,7 +42,7 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
             "static quantization cannot be estimated: which nodes it quantizes depends on the calibration data"
         );
     }
-    options.fits_together(matches!(options.algorithm, Algorithm::Gptq | Algorithm::Awq))?;
+    options.fits_data(matches!(options.algorithm, Algorithm::Gptq | Algorithm::Awq))?;
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
     let options = &QuantizeOptions { block_size, ..options.clone() };
     let model = &*invariants::hoisted(model);

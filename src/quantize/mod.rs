@@ -58,12 +58,12 @@ use std::time::Instant;
 ///
 /// Reports the stage `quantize` in weight bytes. Memory: a few megabytes per thread, for any size of model.
 ///
-/// Fails with `Unsupported` if no node could be quantized (the message counts the reasons), if the number of bits is
-/// not supported, or if the result would not be smaller than the GGUF file that the model was read from. Fails with
-/// `InvalidArgument` for other invalid options, for names that match nothing, and for options that need
-/// [`quantize_with`]: static quantization, algorithms that need calibration data, `max_quality_loss`, `target_size`,
-/// `never_slower` and `smooth_quant`. Fails with `NotFound` or `Io` if the temporary file cannot be created or written,
-/// and with `Cancelled` or `Timeout`.
+/// Fails with `Unsupported` if no node could be quantized (the message counts the reasons), or if the result would not
+/// be smaller than the GGUF file that the model was read from. Fails with `InvalidArgument` for invalid options, such
+/// as an unsupported number of bits or an option that has no effect with the others, for names that match nothing, and
+/// for options that need [`quantize_with`]: static quantization, algorithms that need calibration data,
+/// `max_quality_loss`, `target_size`, `never_slower` and `smooth_quant`. Fails with `NotFound` or `Io` if the temporary
+/// file cannot be created or written, and with `Cancelled` or `Timeout`.
 ///
 /// Dynamic quantization computes the codes of weights as `q = round(w / s)` with `s = max|w| / 127` (63 instead of 127
 /// with a reduced range), symmetric (zero point 0). There is one scale per output channel of a product and per row of
@@ -170,7 +170,7 @@ fn run(
         Some(&Calibration::Generated { shapes, values }) => (None, Generated { shapes, values }),
         other => (other, Generated::default()),
     };
-    options.fits_together(given.is_some())?;
+    options.fits_data(given.is_some())?;
     if options.needs_runtime() && runtime.is_none() {
         bail!(InvalidArgument, "max_quality_loss, target_size, never_slower and smooth_quant need ONNX Runtime");
     }

@@ -144,7 +144,7 @@ pub struct QuantizeOptions {
     /// Static: method that determines the ranges of activations. Default: [`CalibrationMethod::MinMax`].
     pub calibration_method: CalibrationMethod,
     /// Static: percentage (0 to 100) of the values of an activation that [`CalibrationMethod::Percentile`] keeps in
-    /// range. Default: 99.99.
+    /// range; another method must have the default. Default: 99.99.
     pub percentile: f64,
     /// Static and dynamic: share of the spread of activations that moves into the weights, 0 (none, the default) to 1
     /// (SmoothQuant's alpha; use 0.8 for encoders, 0.5 for decoders). Measured on the calibration data or, for
@@ -163,7 +163,7 @@ pub struct QuantizeOptions {
     pub never_slower: bool,
     /// Whether an int8 weight has one scale per output channel (default) or a single scale.
     pub per_channel: bool,
-    /// Whether int8 weights use 7 bits. Default: [`ReduceRange::Auto`].
+    /// Static and dynamic: whether int8 weights use 7 bits. Default: [`ReduceRange::Auto`].
     pub reduce_range: ReduceRange,
     /// Whether embedding tables (`Gather` of a matrix) are quantized, with scales along the rows. Default: `true`.
     pub embeddings: bool,
@@ -188,12 +188,12 @@ pub struct QuantizeOptions {
 }
 
 impl QuantizeOptions {
-    /// Fails with `InvalidArgument` or `Unsupported` if an option has a value out of its range.
+    /// Fails with `InvalidArgument` if an option has a value out of its range, or has no effect with the others.
     pub(super) fn check(&self) -> Result<()> {
         let (weight_only, bits) = (self.quantize_type == QuantizeType::WeightOnly, self.bits);
         if !(bits == 8 || weight_only && matches!(bits, 2 | 4)) {
             let possible = if weight_only { "2, 4 or 8" } else { "8; weight-only quantization also supports 2 and 4" };
-            bail!(Unsupported, "bits is {bits}; it must be {possible}");
+            bail!(InvalidArgument, "bits is {bits}; it must be {possible}");
         }
         for block in std::iter::once(self.block_size).chain(self.overrides.iter().map(|o| o.block_size)) {
             if weight_only && block != 0 && !(block.is_power_of_two() && (16..=256).contains(&block)) {
@@ -201,16 +201,8 @@ impl QuantizeOptions {
             }
         }
         if let Some(other) = self.overrides.iter().find(|o| !matches!(o.bits, 2 | 4 | 8)) {
-            bail!(Unsupported, "bits is {} for {:?}; it must be 2, 4 or 8", other.bits, other.pattern);
+            bail!(InvalidArgument, "bits is {} for {:?}; it must be 2, 4 or 8", other.bits, other.pattern);
         }
-        if !weight_only && !self.overrides.is_empty() {
-            bail!(
-                InvalidArgument,
-                "only weight-only quantization supports other bits for {:?}",
-                self.overrides[0].pattern
-            );
-        }
-        self.fits_type()?;
         if weight_only && self.accuracy_level > 4 {
             bail!(InvalidArgument, "accuracy_level is {}; it must be from 0 to 4", self.accuracy_level);
         }
@@ -224,24 +216,41 @@ impl QuantizeOptions {
         if self.threads > limits::THREADS {
             bail!(InvalidArgument, "threads is {}; the limit is {}", self.threads, limits::THREADS);
         }
-        Ok(())
+        self.has_no_effect().map_or(Ok(()), |(name, to)| bail!(InvalidArgument, "{name} applies only to {to}"))
     }
 
-    /// Fails with `InvalidArgument` if an option is set that only weight-only quantization uses, and the type is another.
-    fn fits_type(&self) -> Result<()> {
-        let defaults = QuantizeOptions::default();
-        let set = [
-            ("block_size", self.block_size != defaults.block_size),
-            ("symmetric", self.symmetric != defaults.symmetric),
-            ("scale_type", self.scale_type != defaults.scale_type),
-            ("accuracy_level", self.accuracy_level != defaults.accuracy_level),
+    /// Returns an option that is set although it has no effect with the other options, and what it applies to; `None`
+    /// if there is none.
+    fn has_no_effect(&self) -> Option<(&'static str, &'static str)> {
+        let usual = QuantizeOptions::default();
+        let [is_static, weight_only] =
+            [QuantizeType::Static, QuantizeType::WeightOnly].map(|kind| self.quantize_type == kind);
+        let blocks = (weight_only, "weight-only quantization");
+        let percentile = self.calibration_method == CalibrationMethod::Percentile;
+        let smooth = "int8 activations; use the algorithm awq for weight-only quantization";
+        let sized = "dynamic and weight-only quantization: static quantization supports only 8 bits";
+        let rules = [
+            ("block_size", self.block_size != usual.block_size, blocks),
+            ("symmetric", self.symmetric != usual.symmetric, blocks),
+            ("overrides", self.overrides != usual.overrides, blocks),
+            ("scale_type", self.scale_type != usual.scale_type, blocks),
+            ("accuracy_level", self.accuracy_level != usual.accuracy_level, blocks),
+            ("algorithm", self.algorithm != usual.algorithm, blocks),
+            (
+                "calibration_method",
+                self.calibration_method != usual.calibration_method,
+                (is_static, "static quantization"),
+            ),
+            ("percentile", self.percentile != usual.percentile, (percentile, "the calibration_method percentile")),
+            ("smooth_quant", self.smooth_quant != usual.smooth_quant, (!weight_only, smooth)),
+            ("target_size", self.target_size != usual.target_size, (!is_static, sized)),
+            (
+                "reduce_range",
+                self.reduce_range != usual.reduce_range,
+                (!weight_only, "dynamic and static quantization, not to the type weight-only"),
+            ),
         ];
-        match set.iter().find(|(_, is_set)| *is_set) {
-            Some((name, _)) if self.quantize_type != QuantizeType::WeightOnly => {
-                bail!(InvalidArgument, "{name} applies only to weight-only quantization")
-            }
-            _ => Ok(()),
-        }
+        rules.into_iter().find(|(_, is_set, (applies, _))| *is_set && !applies).map(|(name, _, (_, to))| (name, to))
     }
 
     /// Returns whether `smooth_quant` or a limit on loss, size or speed requires ONNX Runtime. Static quantization and
@@ -250,25 +259,14 @@ impl QuantizeOptions {
         self.max_quality_loss > 0.0 || self.target_size > 0 || self.never_slower || self.smooth_quant > 0.0
     }
 
-    /// Fails with `InvalidArgument` if the options do not suit the type of quantization, or if they need calibration
-    /// data that is not given.
-    pub(super) fn fits_together(&self, calibrated: bool) -> Result<()> {
-        let (kind, algorithm) = (self.quantize_type, self.algorithm);
-        if kind != QuantizeType::Static && self.calibration_method != CalibrationMethod::MinMax {
-            bail!(InvalidArgument, "calibration_method applies only to static quantization");
-        }
-        if kind != QuantizeType::WeightOnly && algorithm != Algorithm::Auto {
-            bail!(InvalidArgument, "algorithm applies only to weight-only quantization");
-        }
-        match kind {
-            QuantizeType::Static if self.target_size > 0 => {
-                bail!(InvalidArgument, "target_size does not apply to static quantization, which supports only 8 bits")
-            }
+    /// Fails with `InvalidArgument` if calibration data is given that the options do not use, if they need data that is
+    /// not given, or if the algorithm does not suit the form of the blocks.
+    pub(super) fn fits_data(&self, calibrated: bool) -> Result<()> {
+        match self.quantize_type {
             QuantizeType::Dynamic if calibrated && !self.needs_runtime() => bail!(
                 InvalidArgument,
                 "calibration data is given, but dynamic quantization does not use it without smooth_quant, \
-                 max_quality_loss, \
-                 target_size or never_slower"
+                 max_quality_loss, target_size or never_slower"
             ),
             QuantizeType::WeightOnly => self.weight_only_fits(calibrated),
             _ => Ok(()),
@@ -277,12 +275,6 @@ impl QuantizeOptions {
 
     fn weight_only_fits(&self, calibrated: bool) -> Result<()> {
         let limited = self.max_quality_loss > 0.0 || self.target_size > 0;
-        if self.smooth_quant > 0.0 {
-            bail!(
-                InvalidArgument,
-                "smooth_quant applies only to int8 activations; use the algorithm awq for weight-only quantization"
-            );
-        }
         match self.algorithm {
             Algorithm::Gptq | Algorithm::Awq if !calibrated => {
                 bail!(InvalidArgument, "the algorithm {} needs calibration data", self.algorithm.name())

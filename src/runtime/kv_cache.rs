@@ -4,7 +4,6 @@
 //! Runtime lets them have another type than the other values of these nodes, but has no CPU kernels for a bfloat16
 //! cache: only this library's kernels run such a graph.
 
-use super::options::OptimizationLevel;
 use super::{ProviderChoice, Runtime, SessionOptions, kernels};
 use crate::choice::choice;
 use crate::error::{Result, bail};
@@ -51,7 +50,7 @@ pub(super) fn narrowed(runtime: &'static Runtime, model: &Model, options: &Sessi
     if options.execution.provider != ProviderChoice::Cpu {
         bail!(InvalidArgument, "kv_cache_type {name} needs the provider cpu");
     }
-    if options.optimization_level != OptimizationLevel::All || options.optimized_model.is_some() {
+    if options.refers_to_original_graph() {
         bail!(Unsupported, "kv_cache_type {name} needs all optimizations, and no file for the optimized graph");
     }
     if let Err(reason) = kernels::usable(runtime, options) {

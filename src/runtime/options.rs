@@ -7,7 +7,7 @@ use crate::choice::choice;
 use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::onnx::proto::NodeProto;
-use crate::onnx::validate::subgraphs;
+use crate::onnx::validate::model_nodes;
 use crate::platform::processor;
 use crate::{limits, memory};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -82,6 +82,13 @@ impl SessionOptions {
         if self.threads == 0 { processor::cpu_threads() } else { self.threads }
     }
 
+    /// Returns whether the options refer to the graph of the model as it is: they request another level than all
+    /// optimizations, or the file of the optimized graph. A graph that was optimized ahead of time, and this library's
+    /// kernels, then do not take its place.
+    pub(super) fn refers_to_original_graph(&self) -> bool {
+        self.optimization_level != OptimizationLevel::All || self.optimized_model.is_some()
+    }
+
     /// Returns these options, adjusted to a model: `disable_prepacking` is reset if the model has block-quantized
     /// weights.
     pub(super) fn for_model(&self, model: &Model) -> SessionOptions {
@@ -135,18 +142,11 @@ impl SessionOptions {
 /// Returns whether any node of a model takes block-quantized weights: `MatMulNBits`, or the `DequantizeLinear` that
 /// ONNX Runtime converts to one.
 pub(crate) fn has_blocks(model: &Model) -> bool {
-    let proto = model.proto();
-    let mut bodies = proto.graph.iter().map(|graph| &graph.node).chain(proto.functions.iter().map(|f| &f.node));
-    bodies.any(|nodes| take_blocks(nodes))
-}
-
-/// Returns whether one of the nodes, or of the nodes in their subgraphs, takes block-quantized weights.
-fn take_blocks(nodes: &[NodeProto]) -> bool {
     let in_blocks = |node: &NodeProto| node.attribute.iter().any(|a| a.name.as_deref() == Some("block_size"));
-    nodes.iter().any(|node| match node.op_type.as_deref() {
+    model_nodes(model.proto()).any(|node| match node.op_type.as_deref() {
         Some("MatMulNBits") => true,
-        Some("DequantizeLinear") if in_blocks(node) => true,
-        _ => subgraphs(node).any(|graph| take_blocks(&graph.node)),
+        Some("DequantizeLinear") => in_blocks(node),
+        _ => false,
     })
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result, bail};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto};
-use crate::onnx::validate::subgraphs;
+use crate::onnx::validate::{model_nodes, subgraphs};
 use ort::AsPointer;
 use ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA, ExecutionProvider, ExecutionProviderDispatch, TensorRT};
 use ort::session::builder::SessionBuilder;
@@ -173,11 +173,8 @@ fn tensorrt(execution: &Execution, facts: &Facts) -> Result<ExecutionProviderDis
 
 /// Fails with `Untrusted` if a model contains engines and its author is not trusted: a GPU would execute their code.
 pub(super) fn refuse_engines(model: &Model, execution: &Execution) -> Result<()> {
-    fn has_engine(graph: &GraphProto) -> bool {
-        let engine = |node: &NodeProto| node.op_type.as_deref() == Some("EPContext") || subgraphs(node).any(has_engine);
-        graph.node.iter().any(engine)
-    }
-    if execution.trust_engines || !has_engine(model.graph()) {
+    let is_engine = |node: &NodeProto| node.op_type.as_deref() == Some("EPContext");
+    if execution.trust_engines || !model_nodes(model.proto()).any(is_engine) {
         return Ok(());
     }
     bail!(
@@ -268,6 +265,7 @@ pub(super) fn placement(session: &ort::session::Session) -> Result<BTreeMap<Stri
 mod tests {
     use super::*;
     use crate::call::Call;
+    use crate::onnx::proto::FunctionProto;
     use crate::runtime::testing::{graph, model, node, value};
     use crate::runtime::{ProviderChoice, Session, Tensor, available, test_runtime};
 
@@ -340,10 +338,14 @@ mod tests {
     #[test]
     fn engines_in_models_of_strangers_are_refused() {
         let context = NodeProto { domain: Some("com.microsoft".into()), ..node("EPContext", &["x"], "y") };
-        let ready = graph(vec![context], vec![value("x", 1, &["n"])], vec![value("y", 1, &["n"])]);
-        let ready = Model::from_proto(model(ready));
+        let with = |node: NodeProto| model(graph(vec![node], vec![value("x", 1, &["n"])], vec![value("y", 1, &["n"])]));
+        let mut called = with(NodeProto { domain: Some("local".into()), ..node("Engine", &["x"], "y") });
+        called.functions = vec![FunctionProto { node: vec![context.clone()], ..Default::default() }];
+        let ready = Model::from_proto(with(context));
         let execution = Execution { provider: ProviderChoice::Cuda, ..Execution::default() };
         assert_eq!(refuse_engines(&ready, &execution).unwrap_err().kind(), Kind::Untrusted);
+        let called = Model::from_proto(called);
+        assert_eq!(refuse_engines(&called, &execution).unwrap_err().kind(), Kind::Untrusted);
         assert!(refuse_engines(&product(), &execution).is_ok());
         assert!(refuse_engines(&ready, &Execution { trust_engines: true, ..execution.clone() }).is_ok());
         let options = SessionOptions { execution, ..SessionOptions::default() };

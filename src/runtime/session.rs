@@ -108,13 +108,9 @@ impl Session {
         provider: Provider,
         call: &Call,
     ) -> Result<Session> {
-        // Options that request another optimization level, or the file of the optimized graph, refer to the original
-        // graph; and a graph optimized ahead of time is for the CPU only.
-        let plain = options.optimization_level != OptimizationLevel::All
-            || options.optimized_model.is_some()
-            || provider != Provider::Cpu;
         let itself = || Session::make_of(runtime, model, false, options, provider, call);
-        if plain {
+        // A graph optimized ahead of time is for the CPU only.
+        if options.refers_to_original_graph() || provider != Provider::Cpu {
             return itself();
         }
         let ready = |kernels: &_| model.ready(runtime.version(), kernels);
@@ -135,8 +131,8 @@ impl Session {
         if ahead {
             options.optimization_level = OptimizationLevel::Disabled;
         }
-        let plain = options.optimization_level != OptimizationLevel::All || options.optimized_model.is_some();
-        if !options.execution.precision.is_fp32() && plain && !ahead && provider == Provider::Cpu {
+        let original = options.refers_to_original_graph();
+        if !options.execution.precision.is_fp32() && original && !ahead && provider == Provider::Cpu {
             let name = options.execution.precision.name();
             bail!(Unsupported, "precision {name} needs all optimizations, and no file for the optimized graph");
         }

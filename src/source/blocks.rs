@@ -44,6 +44,7 @@ use super::weights::{BlockForm, Stored};
 use crate::error::{Result, bail};
 use crate::files::{self, Scratch, ScratchSlot};
 use crate::graph::edit;
+use crate::graph::quantized::BlockPart;
 use crate::onnx::dtype::DataType;
 use bytes::Bytes;
 use rayon::prelude::*;
@@ -199,13 +200,12 @@ struct Packed {
 fn packed(b: &mut Builder<'_>, name: &str, stored: &Stored, form: BlockForm) -> Result<Packed> {
     let layout = form.layout();
     let shape = Shape::of(stored, &layout)?;
-    let of = |part: &str| format!("{name}.{part}");
     let packed = Packed {
-        values: of("blocks"),
-        scales: of("scales"),
+        values: BlockPart::Codes.of(name),
+        scales: BlockPart::Scales.of(name),
         // With one plane, the operator's default is the zero point.
-        zero_points: (shape.planes > 1).then(|| of("zero_points")),
-        offsets: (!layout.symmetric).then(|| of("offsets")),
+        zero_points: (shape.planes > 1).then(|| BlockPart::ZeroPoints.of(name)),
+        offsets: (!layout.symmetric).then(|| BlockPart::Offsets.of(name)),
         shape,
         layout,
     };

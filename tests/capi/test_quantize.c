@@ -183,7 +183,7 @@ TEST(options_are_followed_and_checked) {
     optimize_buffer_free(report);
     optimize_model_free(small);
     options = (optimize_quantize_options_t){.struct_size = sizeof options, .bits = 3};
-    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_UNSUPPORTED, "bits is 3");
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "bits is 3");
     options = (optimize_quantize_options_t){.struct_size = sizeof options, .type = 99};
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "type is 99");
     options = (optimize_quantize_options_t){.struct_size = sizeof options, .reduce_range = 3};
@@ -388,7 +388,7 @@ TEST(options_of_blocks_are_refused_by_name) {
     optimize_model_t *small = NULL;
     optimize_error_t *error = NULL;
     options.bits = 5;
-    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_UNSUPPORTED, "bits is 5");
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "bits is 5");
     options = good;
     options.block_size = 48;
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "block_size is 48");
@@ -406,6 +406,14 @@ TEST(options_of_blocks_are_refused_by_name) {
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT,
                 "scale_type applies only to weight-only quantization");
     options = good;
+    options.reduce_range = OPTIMIZE_REDUCE_RANGE_ON;
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT,
+                "reduce_range applies only to dynamic and static quantization, not to the type weight-only");
+    options = (optimize_quantize_options_t){.struct_size = sizeof options, .type = OPTIMIZE_QUANTIZE_STATIC,
+                                            .percentile = 99.9};
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT,
+                "percentile applies only to the calibration_method percentile");
+    options = good;
     options.calibration_method = -1;
     CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "calibration_method is -1");
     options = good;
@@ -414,7 +422,7 @@ TEST(options_of_blocks_are_refused_by_name) {
     options = good;
     options.type = OPTIMIZE_QUANTIZE_DYNAMIC;
     options.bits = 4;
-    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_UNSUPPORTED, "bits is 4");
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "bits is 4");
     CHECK(small == NULL);
 }
 

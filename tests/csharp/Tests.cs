@@ -256,7 +256,7 @@ internal static class Tests
             var summary = Json.Find(Json.Parse(small.Report), "summary");
             Check(Json.Number(summary, "nodes_quantized") > 0 && Json.Number(summary, "nodes_left") > 8, small.Report);
         }
-        Fails(Status.Unsupported, "5", () => context.Quantize(model, new QuantizeOptions { Bits = 5 }));
+        Fails(Status.InvalidArgument, "5", () => context.Quantize(model, new QuantizeOptions { Bits = 5 }));
     }
 
     private static void WeightsInBlocks()

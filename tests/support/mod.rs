@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod quantized;
+pub mod words;
 
 use optimize::runtime::Runtime;
 use std::path::{Path, PathBuf};

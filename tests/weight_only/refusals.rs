@@ -79,7 +79,7 @@ fn options_out_of_range_are_refused_by_name() {
     };
     for bits in [0, 1, 3, 5, 7, 9, 16, 32, u32::MAX] {
         let (kind, message) = with(&|o| o.bits = bits);
-        assert_eq!(kind, Kind::Unsupported);
+        assert_eq!(kind, Kind::InvalidArgument);
         assert!(message.contains(&format!("bits is {bits};")) && message.contains("2, 4 or 8"), "{message}");
     }
     for block_size in [1, 8, 17, 48, 100, 512, usize::MAX] {
@@ -96,15 +96,17 @@ fn options_out_of_range_are_refused_by_name() {
     // Dynamic quantization supports only 8 bits, and none of the options of blocks.
     let dynamic = |bits| QuantizeOptions { quantize_type: QuantizeType::Dynamic, ..options(bits) };
     let (kind, message) = refusal(&model, &dynamic(4));
-    assert_eq!(kind, Kind::Unsupported);
+    assert_eq!(kind, Kind::InvalidArgument);
     assert!(message.contains("bits is 4;") && message.contains("weight-only"), "{message}");
     quantize(&model, &dynamic(8), &Call::default()).unwrap();
     type Change = fn(&mut QuantizeOptions);
-    let changes: [(&str, Change); 4] = [
+    let changes: [(&str, Change); 6] = [
         ("block_size", |o| o.block_size = 64),
         ("symmetric", |o| o.symmetric = true),
+        ("overrides", |o| o.overrides = vec!["*=8".parse().unwrap()]),
         ("scale_type", |o| o.scale_type = ScaleType::Float16),
         ("accuracy_level", |o| o.accuracy_level = 1),
+        ("algorithm", |o| o.algorithm = Algorithm::Rtn),
     ];
     for (name, change) in changes {
         for quantize_type in [QuantizeType::Dynamic, QuantizeType::Static] {
@@ -119,6 +121,41 @@ fn options_out_of_range_are_refused_by_name() {
     }
     let none = QuantizeOptions { min_elements: 100_000, ..options(4) };
     assert!(refusal(&model, &none).1.contains("the weight has only 3840 elements"));
+}
+
+#[test]
+fn options_without_effect_are_refused() {
+    let model = product(96, 40);
+    let refused = |options: QuantizeOptions, message: &str| {
+        assert_eq!(refusal(&model, &options), (Kind::InvalidArgument, message.to_owned()));
+    };
+    let message = "reduce_range applies only to dynamic and static quantization, not to the type weight-only";
+    for reduce_range in [ReduceRange::On, ReduceRange::Off] {
+        refused(QuantizeOptions { reduce_range, ..options(4) }, message);
+    }
+    let message = "percentile applies only to the calibration_method percentile";
+    for quantize_type in [QuantizeType::Dynamic, QuantizeType::Static] {
+        refused(QuantizeOptions { quantize_type, percentile: 99.9, ..Default::default() }, message);
+    }
+    refused(QuantizeOptions { percentile: 99.9, ..options(4) }, message);
+    let (method, quantize_type) = (CalibrationMethod::Mse, QuantizeType::Static);
+    let other = QuantizeOptions { quantize_type, calibration_method: method, percentile: 99.9, ..Default::default() };
+    refused(other, message);
+    let message = "calibration_method applies only to static quantization";
+    refused(QuantizeOptions { calibration_method: CalibrationMethod::Percentile, ..options(4) }, message);
+    // With the method percentile, only the data is missing.
+    let fits = QuantizeOptions {
+        quantize_type,
+        calibration_method: CalibrationMethod::Percentile,
+        percentile: 99.9,
+        reduce_range: ReduceRange::On,
+        ..Default::default()
+    };
+    assert!(refusal(&model, &fits).1.contains("needs calibration data"));
+    let message = "smooth_quant applies only to int8 activations; use the algorithm awq for weight-only quantization";
+    refused(QuantizeOptions { smooth_quant: 0.5, ..options(4) }, message);
+    let sized = QuantizeOptions { quantize_type, target_size: 1000, ..Default::default() };
+    assert!(refusal(&model, &sized).1.starts_with("target_size applies only to dynamic and weight-only quantization"));
 }
 
 #[test]

@@ -84,7 +84,7 @@ pub struct Arguments {
     /// float that are slower quantized; exit code 3 if a static result is still slower than the model
     #[arg(long)]
     never_slower: bool,
-    /// Whether 8-bit weights use only 7 bits, as x86 processors without VNNI require
+    /// Static and dynamic: whether 8-bit weights use only 7 bits, as x86 processors without VNNI require
     #[arg(long, value_enum, default_value = "auto")]
     reduce_range: ReduceRange,
     /// Use one scale per weight instead of one per output channel

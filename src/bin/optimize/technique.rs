@@ -65,6 +65,8 @@ impl Made<'_> {
         if let Some(kept) = kept {
             common::examine(self.machine, (self.original, self.result), kept, &on.inputs, report, bar)?;
         }
+        // The tensors of the calibration data can be large. They are read again after the model has been saved.
+        drop(on);
         if let Some(data) = self.calibration {
             report.note_in_recipe("calibration", read::noted(&data.file));
         }
@@ -75,7 +77,9 @@ impl Made<'_> {
         })?;
         report.output = Some(saved.identity());
         self.target.carry_along(self.original)?;
-        self.after.measure(self, on, report, bar)?;
+        if self.after.measures(self.output) {
+            self.after.measure(self, self.measured_on()?, report, bar)?;
+        }
         report.peak_rss_bytes = optimize::report::peak_rss_bytes();
         Ok(())
     }

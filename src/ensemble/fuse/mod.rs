@@ -174,7 +174,7 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
     let (mut vectors, mut widths) = (Vec::new(), Vec::new());
     for (index, (branch, member)) in join.branches.iter().zip(members).enumerate() {
         let card = member.model.card();
-        let kept = usual_dimensions(card).at(|| place(index))?.map_or(i64::MAX, |kept| kept as i64);
+        let kept = usual_dimensions(card).at(|| place(index))?.and_then(|kept| i64::try_from(kept).ok());
         let (output, pooling) = output_of(&branch.outputs, &member.model).at(|| place(index))?;
         let info = branch.outputs.iter().find(|info| info.name == output);
         let width = info.and_then(|info| info.shape.as_ref()).and_then(|shape| shape.last().cloned());
@@ -196,10 +196,13 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
             },
         };
         widths.push(match width {
-            Some(Dim::Fixed(width)) => Some(width.min(kept)),
+            Some(Dim::Fixed(width)) => Some(kept.map_or(width, |kept| width.min(kept))),
             _ => None,
         });
-        let first = if kept == i64::MAX { pooled } else { nodes.slice(&pooled, 0, kept, -1) };
+        let first = match kept {
+            Some(kept) => nodes.slice(&pooled, 0, kept, -1),
+            None => pooled,
+        };
         vectors.push(nodes.unit(&first));
     }
     let concat = ensemble.options().method == Method::Concat;

@@ -1,6 +1,6 @@
 //! The program in C#, with a project file that references the NuGet package `LibOptimize`, and a Makefile for Mono.
 
-use super::{Input, list, quoted};
+use super::{Input, list, quoted_in_csharp};
 use crate::onnx::dtype::DataType;
 use std::fmt::Write;
 
@@ -21,10 +21,10 @@ pub fn program(path: &str, inputs: &[Input]) -> Vec<(&'static str, String)> {
              for (int i = 0; i < values{index}.Length; i++) values{index}[i] = {one};\n                \
              inputs[{}] = Tensor.From(values{index}{dims});\n",
             input.elements,
-            quoted(&input.name)
+            quoted_in_csharp(&input.name)
         );
     }
-    let source = TEMPLATE.replace("@PATH@", &quoted(path)).replace("@MAKE@", &make);
+    let source = TEMPLATE.replace("@PATH@", &quoted_in_csharp(path)).replace("@MAKE@", &make);
     let project = PROJECT.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
     vec![("Program.cs", source), ("package-program.csproj", project), ("Makefile", MAKEFILE.to_owned())]
 }

@@ -85,11 +85,25 @@ fn inputs(package: &Package) -> Result<Vec<Input>> {
     infos.iter().map(one).collect()
 }
 
-/// Returns a text as a string literal of C, C++, Go and C#, with the double quotes.
+/// Returns a text as a string literal of C, C++ and Go, with the double quotes.
+///
+/// C forbids universal character names (`\u`) of control characters, and hexadecimal escapes have no end: the next
+/// characters could belong to them. An octal escape has at most three digits in C, and exactly three in Go.
 fn quoted(text: &str) -> String {
+    literal(text, |c| c.to_string().bytes().map(|byte| format!("\\{byte:03o}")).collect())
+}
+
+/// Returns a text as a string literal of C#, which has no octal escapes, with the double quotes.
+fn quoted_in_csharp(text: &str) -> String {
+    literal(text, |c| format!("\\u{:04x}", c as u32))
+}
+
+/// Returns a text in double quotes, with `escape` for the control characters, and for separators of lines and byte
+/// order marks, which not every language allows.
+fn literal(text: &str, escape: impl Fn(char) -> String) -> String {
     let escape = |c: char| match c {
         '"' | '\\' => format!("\\{c}"),
-        c if c.is_control() => format!("\\u{:04x}", c as u32),
+        c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => escape(c),
         c => c.to_string(),
     };
     format!("\"{}\"", text.chars().map(escape).collect::<String>())
@@ -107,5 +121,22 @@ fn c_type(dtype: DataType) -> (&'static str, &'static str) {
         DataType::Int64 => ("int64_t", "INT64"),
         DataType::Int32 => ("int32_t", "INT32"),
         _ => ("uint8_t", "BOOL"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped_as_each_language_allows() {
+        for (text, octal, of_csharp) in [
+            ("a \"b\" \\ é", r#""a \"b\" \\ é""#, r#""a \"b\" \\ é""#),
+            // The digit after the tab is a character of its own.
+            ("a\n\t1\u{0}\u{1b}", r#""a\012\0111\000\033""#, r#""a\u000a\u00091\u0000\u001b""#),
+            ("\u{7f}\u{85}\u{2028}", r#""\177\302\205\342\200\250""#, r#""\u007f\u0085\u2028""#),
+        ] {
+            assert_eq!((quoted(text).as_str(), quoted_in_csharp(text).as_str()), (octal, of_csharp), "{text:?}");
+        }
     }
 }

@@ -82,11 +82,11 @@ pub(super) fn smollm3(config: &Config<'_>, weights: &dyn Weights, dialect: Diale
     let list = config.list("no_rope_layers")?;
     for (index, layer) in d.layers.iter_mut().enumerate() {
         // Despite its name, a 1 in the list is a layer *with* positions.
-        let transposed = match list {
+        let has_positions = match list {
             Some(list) => list.get(index).and_then(|v| v.as_i64()).unwrap_or(1) != 0,
             None => (index as i64 + 1) % interval != 0,
         };
-        layer.rope = transposed.then_some(0);
+        layer.rope = has_positions.then_some(0);
     }
     let used = config.flag("use_sliding_window", false)? && config.size("sliding_window")?.is_some();
     windows(config, &mut d, |_, layer| used && layer.rope.is_none())?;
