@@ -174,6 +174,24 @@ fn classes_with_steps_of_their_own_ignore_those_of_the_file() {
     }
 }
 
+/// The expected values are those of transformers 5.24.
+#[test]
+fn classes_put_their_own_special_tokens_around_texts() {
+    let bare = json!({ "post_processor": { "type": "TemplateProcessing", "special_tokens": {},
+        "single": [{ "Sequence": { "id": "A", "type_id": 0 } }],
+        "pair": [{ "Sequence": { "id": "A", "type_id": 0 } }, { "Sequence": { "id": "B", "type_id": 0 } }] } });
+    let roberta = json!({ "tokenizer_class": "RobertaTokenizer", "mask_token": "</s>" });
+    let dpr = json!({ "tokenizer_class": "DPRContextEncoderTokenizer", "do_lower_case": false });
+    for (base, config, texts, ids) in [
+        ("words", json!({ "tokenizer_class": "BertTokenizer" }), ["a", "b"], [2, 5, 3, 6, 3].as_slice()),
+        ("words", dpr, ["Ab", "b"], &[2, 5, 25, 3, 6, 3]),
+        ("bytes", roberta, ["a", "b"], &[256, 64, 257, 257, 65, 257]),
+        ("words", json!({ "tokenizer_class": "PreTrainedTokenizerFast" }), ["a", "b"], &[5, 6]),
+    ] {
+        assert_eq!(encoded(base, &bare, [json!({}), config.clone()], &texts).0, ids, "{config}");
+    }
+}
+
 #[test]
 fn missing_special_tokens_of_a_class_are_noted() {
     let all = fixture("settings.json");
@@ -181,9 +199,10 @@ fn missing_special_tokens_of_a_class_are_noted() {
         (json!({ "tokenizer_class": "MPNetTokenizer", "cls_token": "[CLS]", "sep_token": "[SEP]" }), false),
         (json!({ "tokenizer_class": "MPNetTokenizer" }), true),
     ] {
-        let file = &all["tokenizers"]["words"];
+        let mut file = all["tokenizers"]["words"].clone();
+        file["post_processor"] = Value::Null;
         let files = json!({ "tokenizer_config.json": config, "config.json": { "model_type": "mpnet" } });
-        let tokenizer = open(file, &files).unwrap();
+        let tokenizer = open(&file, &files).unwrap();
         let found = tokenizer.notes().iter().any(|note| note.contains("no special tokens"));
         assert_eq!(found, noted, "{:?}", tokenizer.notes());
     }
@@ -216,6 +235,9 @@ fn xlm_roberta_tokenizers_split_at_spaces() {
         let config = json!({ "tokenizer_class": class, "add_prefix_space": space, "bos_token": "<s>" });
         let tokenizer = open(&file, &json!({ "tokenizer_config.json": config })).unwrap();
         assert_eq!(tokenizer.encode("ab  b a ", false).unwrap().ids, ids, "{class} {space}");
+        let pair = tokenizer.encode_pairs(&[("a", "b")], None).unwrap();
+        let ids: &[i64] = if space { &[0, 7, 2, 2, 8, 2] } else { &[0, 5, 2, 2, 6, 2] };
+        assert_eq!((pair.ids.as_slice(), pair.type_ids), (ids, vec![0; 6]), "{class} {space}");
     }
 }
 
