@@ -308,7 +308,8 @@ fn size_cases(header: &Header, function: &Function) -> Vec<Case> {
         for value in ["SIZE_MAX", "SIZE_MAX / 2", "SIZE_MAX / 8 + 1"] {
             let mut change = Change::value(index, value);
             if function.name == "optimize_session_run" && name == "output_count" {
-                // The function cannot set so many results to NULL. If `outputs` is replaced, the case does not check that.
+                // The function cannot set so many results to NULL. If `outputs` is replaced, the case does not check
+                // that.
                 let outputs = function.params.iter().position(|p| p.name == "outputs").expect("outputs");
                 change.values.push((outputs, "&a_outputs".to_owned()));
             }

@@ -233,7 +233,8 @@ fn the_sizes_of_the_readme_are_those_of_this_version() {
     }
 }
 
-/// Returns the points of the table of docs/size-and-quality.md: size, and the mean increase of the perplexity in per cent.
+/// Returns the points of the table of docs/size-and-quality.md: size, and the mean increase of the perplexity in per
+/// cent.
 fn points(page: &str) -> Vec<Point> {
     let number = |cell: &str| cell.trim_matches(|c: char| c == '+' || c == '%' || c == ' ').parse::<f64>().ok();
     let point = |line: &str| {

@@ -23,8 +23,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")
 }
 
-/// Returns the top-level modules in the order of the picture: its lines start with the number of a layer, and two spaces
-/// end the list of its modules.
+/// Returns the top-level modules in the order of the picture: its lines start with the number of a layer, and two
+/// spaces end the list of its modules.
 fn drawn(lib: &str) -> Vec<String> {
     let lines = lib.lines().filter_map(|line| line.strip_prefix("//! "));
     let layers = lines.filter_map(|line| line.strip_prefix(|c: char| c.is_ascii_digit())?.strip_prefix("  "));

@@ -4,7 +4,7 @@
 //! gradients of its inputs. `tape` has the state of a differentiation, `registry` maps operators to rules, and `rules`
 //! has the rules, one file per family; `broadcast` sums a gradient to the shape of its value. [`uncovered`] finds the
 //! nodes without a rule before anything runs. [`infer`] infers the type and shape of each value with ONNX Runtime,
-//! [`upgrade`] converts graphs of old opsets to one that has the operators for gradients, and `lower` splits fused
+//! [`fn@upgrade`] converts graphs of old opsets to one that has the operators for gradients, and `lower` splits fused
 //! operators into ones with rules.
 //!
 //! Source of the method: Griewank, Walther, "Evaluating Derivatives", 2nd ed., 2008, chapter 3 (reverse

@@ -63,9 +63,10 @@ impl Pairing {
         }
     }
 
-    /// Returns the outputs of the result. If the order of classes differs, float outputs whose names contain `logit` are
-    /// reordered to that of the original, and become float32. `masks` are those of the inputs of the original and of the result. Fails with `InvalidArgument` if the tokenizers split the texts
-    /// differently and an output has a vector per token.
+    /// Returns the outputs of the result. If the order of classes differs, float outputs whose names contain `logit`
+    /// are reordered to that of the original, and become float32. `masks` are those of the inputs of the original and
+    /// of the result. Fails with `InvalidArgument` if the tokenizers split the texts differently and an output has a
+    /// vector per token.
     pub fn aligned(&self, outputs: Vec<(String, Tensor)>, masks: [Option<&Mask>; 2]) -> Result<Vec<(String, Tensor)>> {
         if let (Some(_), [Some(of_original), Some(of_result)]) = (&self.reading, masks)
             && of_original != of_result

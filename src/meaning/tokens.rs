@@ -6,8 +6,8 @@ use crate::model::{Card, SideContent};
 use crate::text::Tokenizer;
 pub use crate::text::vocabulary::difference;
 
-/// The texts on which tokenizers with equal vocabularies are compared, besides texts with the added tokens in which they
-/// differ: case, accents, numbers, white space, other scripts and punctuation.
+/// The texts on which tokenizers with equal vocabularies are compared, besides texts with the added tokens in which
+/// they differ: case, accents, numbers, white space, other scripts and punctuation.
 const SAMPLES: [&str; 10] = [
     "The quick brown fox jumps over the lazy dog.",
     "UPPER lower MiXeD, caf\u{e9} na\u{ef}ve \u{c5}ngstr\u{f6}m",

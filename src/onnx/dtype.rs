@@ -89,7 +89,8 @@ impl DataType {
         ALL[self as usize - 1].2
     }
 
-    /// Returns whether the type is float16, bfloat16, float32 or float64: a floating-point type that models compute with.
+    /// Returns whether the type is float16, bfloat16, float32 or float64: a floating-point type that models compute
+    /// with.
     pub fn is_float(self) -> bool {
         matches!(self, DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64)
     }

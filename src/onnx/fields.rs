@@ -207,7 +207,7 @@ impl<M: Message> Field for Vec<M> {
 }
 
 /// A macro that declares message types, each as `/// doc \n Name { 1 => field: Type, … }`, with their
-/// [`Message`](super::wire::Message) implementation.
+/// `Message` implementation.
 macro_rules! message {
     ($($(#[$doc:meta])* $name:ident { $($number:literal => $(#[$fdoc:meta])* $field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*

@@ -224,8 +224,8 @@ impl Room {
 
     /// Returns the memory as elements of type `T`, without an incomplete one at the end.
     pub fn elements<T: Plain>(&self) -> &[T] {
-        // SAFETY: any bit pattern is a value of `T` (`Plain`). The memory is aligned to 64 bytes, so that `align_to` skips
-        // nothing at the beginning.
+        // SAFETY: any bit pattern is a value of `T` (`Plain`). The memory is aligned to 64 bytes, so that `align_to`
+        // skips nothing at the beginning.
         unsafe { self.bytes().align_to::<T>().1 }
     }
 

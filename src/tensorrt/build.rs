@@ -48,8 +48,8 @@ mod flag {
 ///   `runtime` if the precision or the backend needs it;
 /// - `NotFound` for an input that the model does not have, a calibration file that does not exist, and a calibration
 ///   text if the model has no tokenizer;
-/// - `Unsupported` for operators that cannot be lowered, also for lack of `runtime` (the message names them), or that the
-///   library rejects, and if no node can use the precision;
+/// - `Unsupported` for operators that cannot be lowered, also for lack of `runtime` (the message names them), or that
+///   the library rejects, and if no node can use the precision;
 /// - `Runtime` if ONNX Runtime cannot run the model for the measurements;
 /// - `GateNotMet` if the error stays above the limit;
 /// - `Backend` or `LimitExceeded` if the library fails or memory is exhausted;

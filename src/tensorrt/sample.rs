@@ -152,8 +152,8 @@ fn has_only_non_finite(outputs: &[(String, Tensor)]) -> Result<bool> {
     Ok(any)
 }
 
-/// Returns inputs to try, in order: a text, numbers in the sizes of `shapes`, and numbers in sizes that fit the model. The
-/// text is omitted without a tokenizer; it is the second one if the model is not for generation or embeddings and
+/// Returns inputs to try, in order: a text, numbers in the sizes of `shapes`, and numbers in sizes that fit the model.
+/// The text is omitted without a tokenizer; it is the second one if the model is not for generation or embeddings and
 /// `shapes` is not empty. Fails if no inputs can be made.
 fn candidates(model: &Model, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Inputs>> {
     let tokenizer = Tokenizer::of(model).ok().flatten();

@@ -91,8 +91,8 @@ impl ChatTemplate {
     /// that is null there is not defined in the template. Tokens that neither defines are those of the tokenizer's
     /// class or, if the class is unknown, those of the ids in the model's configuration; `tokenizer` converts the ids.
     ///
-    /// Fails with `InvalidModel` if a file is damaged, or if of several templates none is named `default` or `tool_use`, and otherwise like
-    /// [`ChatTemplate::new`].
+    /// Fails with `InvalidModel` if a file is damaged, or if of several templates none is named `default` or
+    /// `tool_use`, and otherwise like [`ChatTemplate::new`].
     pub fn of(model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Option<ChatTemplate>> {
         let read = |name: &str| -> Result<Option<Map<String, Value>>> {
             let Some(content) = model.card().side_file(name) else { return Ok(None) };
@@ -128,9 +128,10 @@ impl ChatTemplate {
     ///
     /// Keys of a message that are null are omitted, like in the Hugging Face library. A message's reasoning (its
     /// `reasoning_content`, `thinking` or `reasoning`) is passed under both of the first two keys. Fails with
-    /// [`crate::error::Kind::InvalidArgument`] if a message is not a JSON object, if there are no tools and the model has
-    /// a template only for tools, or, with the line, if the template rejects the messages or fails on them; `Unsupported` for features that are not implemented; `LimitExceeded`
-    /// above [`limits::TEMPLATE_STEPS`] steps or [`limits::TEXT_BYTES`] of output.
+    /// [`crate::error::Kind::InvalidArgument`] if a message is not a JSON object, if there are no tools and the model
+    /// has a template only for tools, or, with the line, if the template rejects the messages or fails on them;
+    /// `Unsupported` for features that are not implemented; `LimitExceeded` above [`limits::TEMPLATE_STEPS`] steps or
+    /// [`limits::TEXT_BYTES`] of output.
     pub fn render(&self, messages: &[Value], options: &ChatOptions) -> Result<String> {
         let messages: Vec<Value> = messages.iter().enumerate().map(seen).collect::<Result<_>>()?;
         let mut variables = self.tokens.clone();

@@ -296,8 +296,8 @@ fn a_folder_without_what_it_needs_says_so() {
     assert_eq!(model.card().generation.sampling["top_p"], 0.9);
 }
 
-/// Which template transformers 5.24 takes without and with tools, from a list or an object in `tokenizer_config.json` or from
-/// files.
+/// Which template transformers 5.24 takes without and with tools, from a list or an object in `tokenizer_config.json`
+/// or from files.
 #[test]
 fn templates_are_those_that_transformers_chooses() {
     let folder = support::scratch("templates");

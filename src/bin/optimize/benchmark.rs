@@ -118,8 +118,8 @@ impl AfterTechnique {
         !self.no_benchmark && (!output.quiet || output.json || self.wanted())
     }
 
-    /// Measures the result, loaded from its file, with the options of [`Made::measured_on`], and adds the results to the
-    /// report. A brief benchmark that cannot run is not an error: the report gives the reason.
+    /// Measures the result, loaded from its file, with the options of [`Made::measured_on`], and adds the results to
+    /// the report. A brief benchmark that cannot run is not an error: the report gives the reason.
     pub fn measure(&self, made: &Made<'_>, on: BenchmarkOptions, report: &mut Report, bar: &Bar) -> Result<()> {
         if !self.measures(made.output) {
             return Ok(());

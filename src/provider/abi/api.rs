@@ -22,8 +22,8 @@ impl Api {
     /// # Safety
     /// `base` is what ONNX Runtime gave to `CreateEpFactories`.
     pub unsafe fn open(base: *const OrtApiBase) -> Option<Self> {
-        // SAFETY: the contract of this function; GetApi returns null for a version that it does not have, and the tables of
-        // the version that it has are static.
+        // SAFETY: the contract of this function; GetApi returns null for a version that it does not have, and the
+        // tables of the version that it has are static.
         unsafe {
             let ort = ((*base).GetApi)(VERSION).as_ref()?;
             let ep = (ort.GetEpApi)().cast::<EpApi>().as_ref()?;

@@ -85,7 +85,8 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// Reads the kind of the body, one of `KINDS`, and returns it. Fails like [`Self::size`], and if the kind is unknown.
+    /// Reads the kind of the body, one of `KINDS`, and returns it. Fails like [`Self::size`], and if the kind is
+    /// unknown.
     pub fn kind(&mut self) -> Result<&'static str> {
         let number = self.size()?;
         KINDS.get(number).copied().ok_or_else(|| Error::new("the kind of the body is unknown"))

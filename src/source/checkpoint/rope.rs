@@ -225,10 +225,10 @@ impl Rope {
         sizes.extend((self.size() < head).then_some(head - self.size()));
         let split = b.ints(&sizes);
         let parts = b.node("", "Split", &[x, &split], sizes.len(), &last);
-        let turned = if sizes.len() == 2 { x.to_owned() } else { b.op("Concat", &[&parts[0], &parts[1]], &last) };
+        let rotated = if sizes.len() == 2 { x.to_owned() } else { b.op("Concat", &[&parts[0], &parts[1]], &last) };
         let minus = b.op("Neg", &[&parts[1]], &[]);
         let across = b.op("Concat", &[&minus, &parts[0]], &last);
-        let along = b.op("Mul", &[&turned, cos], &[]);
+        let along = b.op("Mul", &[&rotated, cos], &[]);
         let across = b.op("Mul", &[&across, sin], &[]);
         let sum = b.op("Add", &[&along, &across], &[]);
         match parts.get(2) {

@@ -336,8 +336,8 @@ impl Items {
     }
 }
 
-/// Returns a float from JSON. The JSON parser reads integers above 2^64 - 1 and below -2^63 as floats: a value that may have been
-/// such an integer is rejected with `Unsupported`.
+/// Returns a float from JSON. The JSON parser reads integers above 2^64 - 1 and below -2^63 as floats: a value that may
+/// have been such an integer is rejected with `Unsupported`.
 fn float_or_integer(value: f64) -> Result<f64> {
     let (least, most) = (if value < 0.0 { 9.2e18 } else { 1.8e19 }, 1e40);
     if value.fract() == 0.0 && (least..most).contains(&value.abs()) {

@@ -260,7 +260,8 @@ pub fn flag(value: &Setting<'_>, key: &str) -> Option<bool> {
     value(key).and_then(Value::as_bool)
 }
 
-/// Sets the normalizer, with or without conversion to lower case, and the pre-tokenizer of BERT, and returns notes on settings that are not applied.
+/// Sets the normalizer, with or without conversion to lower case, and the pre-tokenizer of BERT, and returns notes on
+/// settings that are not applied.
 fn bert(inner: &mut Tokenizer, value: &Setting<'_>, lower: bool) -> Result<Vec<String>> {
     if !matches!(inner.get_model(), ModelWrapper::WordPiece(_)) {
         let asked = ["do_lower_case", "strip_accents", "tokenize_chinese_chars"];
