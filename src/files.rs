@@ -284,15 +284,16 @@ pub fn replace_folder(finished: &Path, target: &Path) -> Result<()> {
     sync_folder(parent_of(target))
 }
 
-/// Replaces a folder on file systems that cannot exchange two folders. The old folder is first renamed to
-/// `.NAME.PROCESS.old` next to `target`, so for a moment `target` does not exist. If `finished` cannot be renamed, the
+/// Replaces a folder on file systems that cannot exchange two folders. The old folder is first renamed to a hidden name
+/// next to `target`, so for a moment `target` does not exist. If `finished` cannot be renamed, the
 /// old folder is renamed back. If the process ends between the two steps, the old folder keeps the hidden name.
 fn replace_in_two_steps(finished: &Path, target: &Path) -> Result<()> {
     if !target.exists() {
         return std::fs::rename(finished, target).at(|| target.display());
     }
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let aside = target.with_file_name(format!(".{name}.{}.old", std::process::id()));
+    // A rename replaces an empty folder.
+    let make = |path: &Path| rustix::fs::mkdir(path, rustix::fs::Mode::from_raw_mode(0o700));
+    let ((), aside) = with_temporary_name(target, make).at(|| target.display())?;
     std::fs::rename(target, &aside).at(|| target.display())?;
     if let Err(e) = std::fs::rename(finished, target) {
         std::fs::rename(&aside, target).at(|| aside.display())?;

@@ -4,6 +4,8 @@
 mod common;
 #[path = "package/compiled.rs"]
 mod compiled;
+#[path = "package/threads.rs"]
+mod threads;
 
 use common::{Folder, Random};
 use optimize::call::Call;

@@ -57,17 +57,31 @@ impl Scratch {
     }
 }
 
-/// A private folder in the system's temporary folder, for files that ONNX Runtime writes. It is removed with its
-/// content when it is dropped.
+/// A private folder for temporary files, such as those that ONNX Runtime writes. Its name is unique, also among threads
+/// and among processes with one id in several containers. It is removed with its content when it is dropped.
 pub struct ScratchFolder(PathBuf);
 
 impl ScratchFolder {
-    /// Returns an empty folder that only this user may read, with `name` in its name. Fails with `NotFound` or `Io` if
-    /// it cannot be created.
+    /// Returns an empty folder in the system's temporary folder that only this user may read, with `name` in its name.
+    /// Fails with `NotFound` or `Io` if it cannot be created.
     pub fn new(name: &str) -> Result<ScratchFolder> {
-        let target = std::env::temp_dir().join(format!("optimize-{name}"));
-        let make = |path: &Path| rustix::fs::mkdir(path, Mode::from_raw_mode(0o700));
-        let ((), path) = with_temporary_name(&target, make).at(|| target.display())?;
+        ScratchFolder::in_folder(&std::env::temp_dir(), name)
+    }
+
+    /// Returns an empty folder in the existing folder `folder`, otherwise like [`ScratchFolder::new`].
+    pub fn in_folder(folder: &Path, name: &str) -> Result<ScratchFolder> {
+        ScratchFolder::made(&folder.join(format!("optimize-{name}")), 0o700)
+    }
+
+    /// Returns an empty folder next to `target`, with the permissions of folders that the user creates: it becomes
+    /// `target` when it is finished. Fails like [`ScratchFolder::new`].
+    pub fn beside(target: &Path) -> Result<ScratchFolder> {
+        ScratchFolder::made(target, 0o777)
+    }
+
+    fn made(target: &Path, mode: rustix::fs::RawMode) -> Result<ScratchFolder> {
+        let make = |path: &Path| rustix::fs::mkdir(path, Mode::from_raw_mode(mode));
+        let ((), path) = with_temporary_name(target, make).at(|| target.display())?;
         Ok(ScratchFolder(path))
     }
 

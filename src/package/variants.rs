@@ -7,6 +7,7 @@ use super::promise::Shapes;
 use super::{check, compiled, engines};
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
+use crate::files::ScratchFolder;
 use crate::limits;
 use crate::model::Model;
 use crate::model::contract::Contract;
@@ -241,12 +242,12 @@ fn optimized(runtime: &'static Runtime, model: &Model, scratch: &Path, call: &Ca
     if weight_bytes(model.proto()) > limits::INLINE_WEIGHT_BYTES {
         return Ok(None);
     }
-    let file = scratch.join(format!(".ahead-{}.onnx", std::process::id()));
+    // ONNX Runtime's file is mapped: another thread must not write to it.
+    let folder = ScratchFolder::in_folder(scratch, "ahead")?;
+    let file = folder.path().join("model.onnx");
     let options = SessionOptions { optimized_model: Some(file.clone()), ..SessionOptions::stock() };
-    let made = Session::new(runtime, model, &options, call).and_then(|_| Model::from_file(&file));
-    // The mapping remains valid after the file has been removed.
-    let _ = std::fs::remove_file(&file);
-    let made = made?;
+    // The mapping remains valid after the folder has been removed.
+    let made = Session::new(runtime, model, &options, call).and_then(|_| Model::from_file(&file))?;
     // Optimizers may change the inputs of the graph; then only the portable graph is used.
     let names = |m: &Model| m.inputs().into_iter().chain(m.outputs()).map(|v| v.name).collect::<Vec<_>>();
     Ok((names(&made) == names(model)).then_some(made))

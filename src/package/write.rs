@@ -8,7 +8,7 @@ use super::{engines, variants, verify, weights};
 use crate::call::{Call, Stage, Ticket};
 use crate::error::{Context, Result, bail, error};
 use crate::files::digest::hex;
-use crate::files::{self, AtomicFile};
+use crate::files::{self, AtomicFile, ScratchFolder};
 use crate::inputs::is_past;
 use crate::limits;
 use crate::model::Model;
@@ -21,7 +21,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The result of [`compile`].
 #[derive(Debug, serde::Serialize)]
@@ -186,13 +186,13 @@ fn shared_parts(made: &[variants::Made]) -> Result<Vec<Part>> {
 fn packed_parts(made: &mut [variants::Made], folder: &Path, call: &Call) -> Result<Vec<Part>> {
     let mut parts: Vec<Part> = vec![(WEIGHTS.to_owned(), weights::Pool::default().pieces()?.1)];
     for made in made {
-        let file = folder.join(format!(".packed-{}.tmp", std::process::id()));
-        let saved = made.model.save_packed(&file, call);
-        let bytes = saved.and_then(|_| files::map(&files::open(&file)?, limits::DATA_FILE_BYTES));
-        // The mapping remains valid after the file has been removed.
-        let _ = std::fs::remove_file(&file);
+        let folder = ScratchFolder::in_folder(folder, "packed")?;
+        let file = folder.path().join("model");
+        made.model.save_packed(&file, call)?;
+        // The mapping remains valid after the folder has been removed.
+        let bytes = files::map(&files::open(&file)?, limits::DATA_FILE_BYTES)?;
         made.variant.file.push_str(PACKED);
-        parts.push((made.variant.file.clone(), vec![bytes?]));
+        parts.push((made.variant.file.clone(), vec![bytes]));
     }
     Ok(parts)
 }
@@ -298,23 +298,12 @@ fn write_archive(parts: &[Part], entries: &[Entry], put: &mut dyn FnMut(&[u8], b
     put(&skeleton.tail, false)
 }
 
-/// A temporary folder that is removed if the package is not finished.
-struct DraftFolder(PathBuf);
-
-impl Drop for DraftFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 fn write_folder(path: &Path, parts: &[Part], ticket: &Ticket) -> Result<Saved> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let draft = DraftFolder(path.with_file_name(format!(".{name}.{}.tmp", std::process::id())));
-    let _ = std::fs::remove_dir_all(&draft.0);
-    std::fs::create_dir(&draft.0)?;
+    // The folder is removed if the package is not finished.
+    let draft = ScratchFolder::beside(path)?;
     let mut saved = Saved { files: Vec::new() };
     for (name, pieces) in parts {
-        let to = draft.0.join(name);
+        let to = draft.path().join(name);
         std::fs::create_dir_all(files::parent_of(&to))?;
         let mut out = BufWriter::new(AtomicFile::create(&to)?);
         let (mut hash, mut bytes) = (Sha256::new(), 0);
@@ -331,6 +320,6 @@ fn write_folder(path: &Path, parts: &[Part], ticket: &Ticket) -> Result<Saved> {
         saved.files.push(SavedFile { path: path.join(name), bytes, sha256: hex(&hash.finalize()) });
     }
     ticket.check()?;
-    files::replace_folder(&draft.0, path)?;
+    files::replace_folder(draft.path(), path)?;
     Ok(saved)
 }

@@ -9,8 +9,8 @@ use super::sparsity::{self, Counted};
 use super::{EngineFile, context, portable, quantized, unranked, work};
 use crate::call::Call;
 use crate::error::{Context, Error, Kind, Result, bail, error};
-use crate::files;
 use crate::files::digest::FileIdentity;
+use crate::files::{self, ScratchFolder};
 use crate::limits;
 use crate::model::{Model, names};
 use crate::onnx::proto::ModelProto;
@@ -225,7 +225,7 @@ fn job(library: Library, parsed: &Parsed, profiles: &Profiles, options: &TensorR
     Ok(work::Job {
         library,
         model: parsed.bytes.clone(),
-        file: parsed.file.clone(),
+        file: parsed.file.as_ref().map(|(path, _)| path.clone()),
         inputs: profiles.inputs.clone(),
         profiles: profiles.shapes.clone(),
         values: profiles.values.clone(),
@@ -243,7 +243,8 @@ fn job(library: Library, parsed: &Parsed, profiles: &Profiles, options: &TensorR
 /// external weights in a temporary folder that is removed after the build.
 struct Parsed {
     bytes: Bytes,
-    file: Option<PathBuf>,
+    /// Path of the file, and its folder.
+    file: Option<(PathBuf, ScratchFolder)>,
     sha256: String,
 }
 
@@ -258,23 +259,10 @@ impl Parsed {
             return Ok(Parsed { bytes: all.into(), file: None, sha256 });
         }
         drop(segments);
-        let name = engine.file_name().unwrap_or_default().to_string_lossy();
-        let folder = std::path::absolute(engine)?.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-        std::fs::create_dir_all(&folder).at(|| folder.display())?;
-        // From here on, the folder is removed together with the result.
-        let file = Some(folder.join("model.onnx"));
-        let mut parsed = Parsed { bytes: Bytes::new(), file, sha256: String::new() };
-        let saved = Model::from_proto(proto).save(&folder.join("model.onnx"), ExternalData::Always, call)?;
-        parsed.sha256 = saved.identity().sha256;
-        Ok(parsed)
-    }
-}
-
-impl Drop for Parsed {
-    fn drop(&mut self) {
-        if let Some(folder) = self.file.as_deref().and_then(Path::parent) {
-            let _ = std::fs::remove_dir_all(folder);
-        }
+        let folder = ScratchFolder::beside(&std::path::absolute(engine)?)?;
+        let path = folder.path().join("model.onnx");
+        let saved = Model::from_proto(proto).save(&path, ExternalData::Always, call)?;
+        Ok(Parsed { bytes: Bytes::new(), file: Some((path, folder)), sha256: saved.identity().sha256 })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use crate::error::{Context, Result};
+use crate::files::ScratchFolder;
 use crate::model::Model;
 use crate::onnx::proto::GraphProto;
 use crate::runtime::{Runtime, Session, SessionOptions};
@@ -47,21 +48,16 @@ pub fn kernels(
         node.name = Some(mark(names.len() - 1));
     }
     let marked = model.derive(proto);
-    let path = folder.join(format!(".optimize-kernels-{}-{}.onnx", std::process::id(), next()));
+    let folder = ScratchFolder::in_folder(folder, "kernels")?;
+    let path = folder.path().join("model.onnx");
     let options = SessionOptions { threads: 1, optimized_model: Some(path.clone()), ..SessionOptions::stock() };
     let made = Session::new(runtime, &marked, &options, &Call { progress: None, ..*call });
     let optimized = made.and_then(|session| {
         drop(session);
         Model::from_file(&path)
     });
-    let _ = std::fs::remove_file(&path);
     let optimized = optimized.at(|| "the graph as ONNX Runtime optimizes it")?;
     Ok(found(optimized.graph(), &names))
-}
-
-fn next() -> usize {
-    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
 fn mark(index: usize) -> String {

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::part::{Part, Reader};
 use crate::kernels::PackedLinear;
@@ -69,18 +70,30 @@ fn check(bytes: &[u8]) -> std::result::Result<Vec<(usize, usize)>, String> {
 /// Writes `bodies` to a file at `path`, which replaces an existing file only when it is complete. Fails if the file
 /// cannot be written.
 pub fn write<'b>(path: &Path, bodies: impl Iterator<Item = &'b dyn Body>) -> Result<()> {
-    let mut unfinished = path.as_os_str().to_os_string();
-    unfinished.push(format!(".{}.tmp", std::process::id()));
-    let unfinished = Path::new(&unfinished);
-    let written = write_to(unfinished, bodies).and_then(|()| std::fs::rename(unfinished, path));
+    let (file, unfinished) = create(path).map_err(|error| Error(format!("{}: {error}", path.display())))?;
+    let written = write_to(file, &unfinished, bodies).and_then(|()| std::fs::rename(&unfinished, path));
     written.map_err(|error| {
-        let _ = std::fs::remove_file(unfinished);
+        let _ = std::fs::remove_file(&unfinished);
         Error(format!("{}: {error}", path.display()))
     })
 }
 
-fn write_to<'b>(path: &Path, bodies: impl Iterator<Item = &'b dyn Body>) -> std::io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
+/// Creates a file next to `path` and returns it with its path. Threads and processes that write one file at the same
+/// time each create their own; the last one stays.
+fn create(path: &Path) -> std::io::Result<(File, PathBuf)> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let mut name = path.as_os_str().to_os_string();
+        name.push(format!(".{}.{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        match File::create_new(&name) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|file| (file, name.into())),
+        }
+    }
+}
+
+fn write_to<'b>(file: File, path: &Path, bodies: impl Iterator<Item = &'b dyn Body>) -> std::io::Result<()> {
+    let mut file = BufWriter::new(file);
     file.seek(SeekFrom::Start(START as u64))?;
     let (mut at, mut parts) = (START, Vec::new());
     // Offsets of the weights by their address: bodies share weights, and outlive this function.
