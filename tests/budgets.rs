@@ -111,6 +111,28 @@ fn sizes_are_filled_with_the_bits_that_help_most() {
     assert!(result.bytes() <= evenly.bytes() && chosen < even, "{chosen} {even}");
 }
 
+/// The weights of silero-vad are in branches, where no switch can select them.
+#[test]
+fn weights_in_branches_count_as_what_they_lose() {
+    let model = Model::load(&deps("models/silero-vad/silero_vad.onnx")).unwrap();
+    let loss = |options: QuantizeOptions| {
+        let (result, report) = run(&model, &options).unwrap();
+        (result.bytes(), report.summary["quality_loss"].as_f64().unwrap())
+    };
+    // 4 bits alone lose more than half of it: larger forms are selected until the limit is met.
+    let (_, all) = loss(QuantizeOptions { max_quality_loss: 1.0, ..weight_only() });
+    let (_, kept) = loss(QuantizeOptions { max_quality_loss: all / 2.0, ..weight_only() });
+    assert!(kept <= all / 2.0, "{kept} of {all}");
+    let mut found = Vec::new();
+    for share in [0.3, 0.6] {
+        let target_size = (model.bytes() as f64 * share) as u64;
+        let (bytes, lost) = loss(QuantizeOptions { target_size, ..weight_only() });
+        assert!(bytes <= target_size && bytes as f64 > 0.8 * target_size as f64, "{bytes} of {target_size}");
+        found.push(lost);
+    }
+    assert!(found[1] < found[0] && found[0] < all, "{found:?} {all}");
+}
+
 /// Returns a model with a table that is also the output layer, a product inside a branch, and a weight that two
 /// products share.
 fn tied() -> Model {
@@ -161,7 +183,7 @@ fn what_is_stored_once_is_judged_once() {
     assert_eq!(report.summary["quality_metric"], "kl");
     assert_eq!((of("lookup"), of("first")), (of("head"), of("second")));
     assert!(of("head").unwrap() > 0.0 && of("first").unwrap() > 0.0);
-    assert_eq!(of("inner"), None, "what lies in a branch has no switch");
+    assert_eq!(of("inner"), None, "nodes in branches have no sensitivity");
 }
 
 #[test]

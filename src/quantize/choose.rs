@@ -20,6 +20,8 @@ const HELD_OUT: usize = 4;
 /// The maximum number of results that are made until one meets the limits. The loss of a result is not exactly the sum
 /// of the losses of its weights, so the first result may miss the limits.
 const ATTEMPTS: usize = 6;
+/// The maximum number of results that are made with `target_size`.
+const SIZE_ATTEMPTS: usize = 10;
 const HINT: &str = "the models were measured on generated inputs: set them with the options `shapes` and `values`, \
                     or pass calibration data";
 const SENSITIVE: &str = "loses more than max_quality_loss allows";
@@ -141,12 +143,22 @@ impl Chooser {
         }
         let count = self.units.len();
         let mut trial = Trial::new(judge, work, &SwitchOf { weights: &of, stored: &of_stored, count })?;
+        // The switches are in the main graph only.
+        let mut switched: Vec<bool> =
+            self.units.iter().map(|unit| unit.stored.is_none_or(|stored| plan.stored[stored].owner == 0)).collect();
+        plan.changes.iter().filter(|c| c.body != 0).for_each(|c| switched[of[c.weight]] = false);
         let mut losses = Vec::with_capacity(count);
         for index in 0..count {
             work.run.call.report(Stage::SENSITIVITY, index as u64, count as u64)?;
-            let mut on = vec![false; count];
-            on[index] = true;
-            losses.push(trial.loss(&on)?);
+            if switched[index] {
+                let mut on = vec![false; count];
+                on[index] = true;
+                losses.push(trial.loss(&on)?);
+            } else {
+                let mut alone: Vec<usize> = self.units.iter().map(|unit| unit.candidates.len() - 1).collect();
+                alone[index] = 0;
+                losses.push(judge.loss(&self.make(work, &alone, SENSITIVE)?.0, &work.run)?);
+            }
         }
         work.run.call.report(Stage::SENSITIVITY, count as u64, count as u64)?;
         self.units.iter_mut().zip(&losses).for_each(|(unit, loss)| unit.measured(*loss));
@@ -175,7 +187,8 @@ impl Chooser {
         let mut room = target_size.saturating_sub(others);
         let mut allowed = max_quality_loss;
         let mut closest = (u64::MAX, f64::INFINITY);
-        for _ in 0..ATTEMPTS {
+        let attempts = if target_size > 0 { SIZE_ATTEMPTS } else { ATTEMPTS };
+        for attempt in 0..attempts {
             let picked = match target_size {
                 0 => self.pick(Limit::Loss(allowed)),
                 _ => self.pick(Limit::Bytes(room)),
@@ -194,8 +207,10 @@ impl Chooser {
             if target_size > 0 && small {
                 break; // The result is small enough, and a smaller one would lose more.
             }
-            // The result also contains names and shapes, whose size is known only now.
-            room = room.saturating_sub(bytes.saturating_sub(target_size));
+            // The result also contains names and shapes, whose size is known only now. The second selection may be too
+            // large by as much as the first: later ones are reduced by more.
+            let over = bytes.saturating_sub(target_size);
+            room = room.saturating_sub(over << attempt.saturating_sub(1));
             let predicted = allocate::total(&self.units, &pick).1;
             // The limit on the predicted loss is reduced by as much as this result exceeds it, and by another 10 %.
             allowed = (predicted * max_quality_loss / loss).min(predicted) * 0.9;
