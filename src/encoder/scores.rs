@@ -4,7 +4,7 @@ use super::outputs::is_scores;
 use crate::choice::choice;
 use crate::error::{Result, bail};
 use crate::likelihood::log_sum_exp;
-use crate::model::{Card, Model};
+use crate::model::{Card, Dim, Model, Task};
 use serde_json::Value;
 
 choice! {
@@ -106,6 +106,57 @@ fn declared(card: &Card) -> Result<Option<Function>> {
             "{file}: {key} is {value}, which is not known as the function of the scores (Identity, Sigmoid, Softmax or \
              Tanh of torch.nn): select another score function"
         ),
+    }
+}
+
+/// What the logits of a classifier are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum LogitKind {
+    /// Logits of classes, or of tokens, that exclude each other: those of one distribution (softmax).
+    #[default]
+    Classes,
+    /// Logits of labels that do not exclude each other: each label has a probability of its own (sigmoid).
+    Labels,
+    /// Numbers: those of a regression, or the only logit of a model, such as a reranker.
+    Numbers,
+}
+
+impl LogitKind {
+    /// Returns what the logits of a model are. Models that do not classify have logits of tokens.
+    pub fn of(model: &Model) -> LogitKind {
+        let card = model.card();
+        if matches!(card.task, Task::Generate | Task::FillMask | Task::Embed) {
+            return LogitKind::Classes;
+        }
+        match by_problem(card).or_else(|| declared(card).ok().flatten()) {
+            Some(Function::Sigmoid) if count_of(model) != Some(1) => LogitKind::Labels,
+            _ if count_of(model) == Some(1) => LogitKind::Numbers,
+            // A CrossEncoder that names Identity may have classes: this is the default of its library for several.
+            Some(Function::Identity) if by_problem(card).is_some() => LogitKind::Numbers,
+            _ => LogitKind::Classes,
+        }
+    }
+
+    /// Returns the words for these logits in messages.
+    pub fn describe(self) -> &'static str {
+        match self {
+            LogitKind::Classes => "classes that exclude each other",
+            LogitKind::Labels => "labels that do not exclude each other (multi_label_classification)",
+            LogitKind::Numbers => "numbers (one logit, or a regression)",
+        }
+    }
+}
+
+/// Returns the number of logits for a text or token; `None` if neither the graph nor the configuration says it.
+fn count_of(model: &Model) -> Option<usize> {
+    let outputs = model.outputs();
+    let found = outputs.iter().find(|info| info.name == "logits").or(match outputs.as_slice() {
+        [only] => Some(only),
+        _ => None,
+    });
+    match found.and_then(|info| info.shape.as_ref()?.last()) {
+        Some(Dim::Fixed(size)) => usize::try_from(*size).ok(),
+        _ => Some(model.card().class_names().len()).filter(|count| *count > 0),
     }
 }
 

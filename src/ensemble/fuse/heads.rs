@@ -190,8 +190,7 @@ impl Nodes {
 pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
     let members = ensemble.members();
     let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
-    let scaled: Vec<String> =
-        rows.iter().zip(members).map(|(row, member)| nodes.scaled(row, 1.0 / member.temperature)).collect();
+    let scaled = scaled(nodes, ensemble, rows);
     let method = ensemble.options().method;
     let logs: Vec<String> = match method {
         Method::Logits | Method::Vote => Vec::new(),
@@ -241,6 +240,75 @@ pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], nam
         nodes.op_to("Identity", &[&combined], name, Vec::new());
     }
     Ok(())
+}
+
+/// Adds a division of each member's logits by the temperature of the member, and returns the names of the quotients.
+pub fn scaled(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String]) -> Vec<String> {
+    let members = ensemble.members();
+    rows.iter().zip(members).map(|(row, member)| nodes.scaled(row, 1.0 / member.temperature)).collect()
+}
+
+/// Adds the combination of logits of labels that do not exclude each other. Each label has the probabilities of two
+/// classes, yes (the sigmoid of its logit) and no, which are combined by the method. The output `name` is the logit of
+/// the combined probability of yes; for [`Method::Max`] that of the largest probability of yes.
+///
+/// Fails with `Internal` for methods that do not combine classes.
+pub fn labels(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
+    let weights: Vec<f64> = ensemble.members().iter().map(|member| member.weight).collect();
+    let scaled = scaled(nodes, ensemble, rows);
+    let combined = match ensemble.options().method {
+        Method::Mean | Method::Weighted => log_odds(nodes, &scaled, &weights),
+        method @ (Method::Logits | Method::Product) => {
+            let power = if method == Method::Logits { 1.0 } else { weights.len() as f64 };
+            let weighted = scaled.iter().zip(&weights).filter(|(_, w)| **w > 0.0);
+            let terms: Vec<String> = weighted.map(|(row, w)| nodes.scaled(row, power * w)).collect();
+            nodes.sum(&terms)
+        }
+        Method::Max => {
+            let values: Vec<&str> = scaled.iter().map(String::as_str).collect();
+            nodes.op("Max", &values)
+        }
+        Method::Median => {
+            let middle = nodes.middle(&scaled);
+            if middle.len() == 1 { middle[0].clone() } else { log_odds(nodes, &middle, &[0.5, 0.5]) }
+        }
+        Method::Vote => {
+            let zero = nodes.number(0.0);
+            let (mut yes, mut no) = (Vec::new(), Vec::new());
+            for (row, weight) in scaled.iter().zip(&weights) {
+                let votes = nodes.op("Greater", &[row, &zero]);
+                let other = nodes.op("Not", &[&votes]);
+                for (votes, sums) in [(votes, &mut yes), (other, &mut no)] {
+                    let votes = nodes.cast(&votes, DataType::Float32);
+                    sums.push(nodes.scaled(&votes, *weight));
+                }
+            }
+            let [yes, no] = [yes, no].map(|votes| {
+                let sum = nodes.sum(&votes);
+                nodes.op("Log", &[&sum])
+            });
+            nodes.op("Sub", &[&yes, &no])
+        }
+        method => bail!(Internal, "the method {method:?} does not combine labels"),
+    };
+    nodes.op_to("Identity", &[&combined], name, Vec::new());
+    Ok(())
+}
+
+/// Adds the logit of the weighted mean of the sigmoids of logits, and returns its name.
+fn log_odds(nodes: &mut Nodes, rows: &[String], weights: &[f64]) -> String {
+    let (mut yes, mut no) = (Vec::new(), Vec::new());
+    for (row, weight) in rows.iter().zip(weights) {
+        // ln σ(z) is -softplus(-z), and ln (1 - σ(z)) is -softplus(z).
+        let opposite = nodes.op("Neg", &[row]);
+        for (row, logs) in [(opposite.as_str(), &mut yes), (row.as_str(), &mut no)] {
+            let less = nodes.op("Softplus", &[row]);
+            let log = nodes.op("Neg", &[&less]);
+            logs.push(nodes.plus(&log, weight.ln()));
+        }
+    }
+    let (yes, no) = (nodes.log_sum(&yes), nodes.log_sum(&no));
+    nodes.op("Sub", &[&yes, &no])
 }
 
 fn vote(nodes: &mut Nodes, rows: &[String], weights: &[f64]) -> String {
