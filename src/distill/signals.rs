@@ -2,6 +2,7 @@
 
 use super::options::{LossWeights, Weights};
 use super::relations::{self, Attention};
+use crate::encoder::LogitKind;
 use crate::error::{Result, bail};
 use crate::model::{Dim, Model, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
@@ -21,6 +22,8 @@ pub struct Pair {
 pub struct Signals {
     /// Logits of the distributions over tokens or classes.
     pub logits: Option<Pair>,
+    /// What these logits are.
+    pub kind: LogitKind,
     /// Hidden states: `[batch, token, width]`, or `[batch, width]` for vectors of whole texts.
     pub hidden: Vec<Pair>,
     /// Number of pairs of `hidden` that are model outputs; these come first, the others are outputs of layers. Outputs
@@ -50,9 +53,19 @@ impl Signals {
             None => Weights { hidden: 1.0, cosine: 1.0, ..Weights::default() },
         };
         let mut weights = asked.or(usual);
-        let mut signals = Signals { logits, weights, ..Signals::default() };
+        let kind = LogitKind::of(student);
+        let mut signals = Signals { logits, kind, weights, ..Signals::default() };
         if weights.logits > 0.0 && signals.logits.is_none() {
             bail!(Unsupported, "logits_weight: one of the models has no output \"logits\"");
+        }
+        let of_teacher = LogitKind::of(teacher);
+        if weights.logits > 0.0 && of_teacher != kind {
+            bail!(
+                InvalidArgument,
+                "logits_weight: the logits of the teacher are {}, but those of the student are {}",
+                of_teacher.describe(),
+                kind.describe()
+            );
         }
         if weights.labels > 0.0 {
             match task {
@@ -60,6 +73,12 @@ impl Signals {
                     bail!(Unsupported, "labels_weight: one of the models has no output \"logits\"")
                 }
                 Task::Generate => {}
+                Task::Classify if kind != LogitKind::Classes => bail!(
+                    Unsupported,
+                    "labels_weight: a label of the text is one class, but the logits of the student are {}: train on \
+                     those of a teacher (logits_weight)",
+                    kind.describe()
+                ),
                 Task::Classify if labelled => {}
                 Task::Classify => {
                     bail!(InvalidArgument, "labels_weight: the text has no classes (\"label\" in .jsonl)")
