@@ -43,6 +43,7 @@ pub use data::Corpus;
 pub use options::{DistillOptions, Divergence, LossWeights, Schedule};
 
 use crate::call::Call;
+use crate::encoder::LogitKind;
 use crate::error::{Context, Result, bail};
 use crate::evaluate;
 use crate::graph::edit;
@@ -141,7 +142,10 @@ pub fn distill(
     asked.remember(teacher, &known, &data, options, call)?;
     let graphs = graph::build(runtime, student, &known, &signals, options, call).at(|| "the student")?;
     let mut trainer = Trainer::new(runtime, &graphs, student, asked, options, call)?;
-    let fingerprint = fingerprint(&graphs, &data, options)?;
+    let fingerprint = match options.checkpoint {
+        Some(_) => fingerprint([teacher, student], (&graphs, signals.kind), &data, options, call)?,
+        None => String::new(),
+    };
     let run = Run { trainer: &mut trainer, graphs: &graphs, data: &data, options, watch, fingerprint };
     let outcome = run.go(call)?;
     drop(trainer);
@@ -261,8 +265,22 @@ fn dataset(
     }
 }
 
-fn fingerprint(graphs: &graph::Graphs, data: &Dataset, options: &DistillOptions) -> Result<String> {
+/// Returns a hash of the whole models, also of weights that are not trained, the text and the options, by which a
+/// checkpoint of another run is recognized. Fails only like [`Model::identity`].
+fn fingerprint(
+    models: [&Model; 2],
+    (graphs, kind): (&graph::Graphs, LogitKind),
+    data: &Dataset,
+    options: &DistillOptions,
+    call: &Call,
+) -> Result<String> {
     let mut hash = Sha256::new();
+    let quiet = Call { progress: None, ..*call };
+    for model in models {
+        hash.update(model.identity(&quiet)?.sha256);
+        hash.update(format!("{:?}", model.card().class_names()));
+    }
+    hash.update(format!("{kind:?}"));
     hash.update(serde_json::to_vec(options).unwrap_or_default());
     hash.update([u8::from(options.teacher_cache.is_some())]);
     data.hash(&mut hash);
