@@ -256,13 +256,17 @@ fn dataset(
     }
     let read = || Dataset::new(corpus, tokenizer, student.card(), length, options.validation_ratio);
     let data = evaluate::pool(options.threads)?.install(read)?;
-    let logits = student.outputs().into_iter().find(|output| output.name == "logits").and_then(|output| output.shape);
-    match (data.largest_class(), logits.as_deref()) {
-        (Some(class), Some([_, Dim::Fixed(classes)])) if class >= *classes => {
-            bail!(InvalidArgument, "the text has the class {class}, but the student has {classes} classes, from 0")
+    // Of logits of different sizes, only the first ones are trained.
+    let learns = options.weights.labels.is_some_and(|weight| weight > 0.0);
+    for (model, name) in [(student, "student"), (teacher, "teacher")].into_iter().take(1 + usize::from(learns)) {
+        let logits = model.outputs().into_iter().find(|output| output.name == "logits").and_then(|output| output.shape);
+        if let (Some(class), Some([_, Dim::Fixed(classes)])) = (data.largest_class(), logits.as_deref())
+            && class >= *classes
+        {
+            bail!(InvalidArgument, "the text has the class {class}, but the {name} has {classes} classes, from 0");
         }
-        _ => Ok(data),
     }
+    Ok(data)
 }
 
 /// Returns a hash of the whole models, also of weights that are not trained, the text and the options, by which a
