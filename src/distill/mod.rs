@@ -111,7 +111,8 @@ const LENGTH: usize = 128;
 /// Memory: both models, 16 bytes per weight of the student, and the activations of the student.
 ///
 /// Fails with `Unsupported` if a node of the student has no gradient (the message names it, before training), if the
-/// models lack values that a part of the loss compares, for the provider TensorRT, or for a checkpoint of another
+/// models lack values that a part of the loss compares, if the loss has labels but the student no classes that exclude
+/// each other, for the provider TensorRT, or for a checkpoint of another
 /// version. Fails with `InvalidArgument` if the vocabularies or classes differ, if the text is too short, if an option
 /// is invalid, if there is a checkpoint without [`DistillOptions::resume`], or if the checkpoint or the teacher cache
 /// belongs to another run. Fails with `NotFound` if there is no tokenizer, with `LimitExceeded` for a line that is too
