@@ -20,29 +20,32 @@ pub(super) fn orders(members: &[Member]) -> Result<(Vec<ClassOrder>, Vec<String>
     Ok((orders, notes))
 }
 
-/// Returns what the logits of the members are. Fails with [`crate::error::Kind::InvalidArgument`] if they differ, or if
-/// the method does not combine such logits.
-pub(super) fn kind(members: &[Member], method: Method) -> Result<LogitKind> {
-    let kinds: Vec<LogitKind> = members.iter().map(|member| LogitKind::of(&member.model)).collect();
+/// Returns what the outputs of the members have, and whether they are scores instead of logits. Fails with
+/// [`crate::error::Kind::InvalidArgument`] if they differ, or if the method does not combine such outputs.
+pub(super) fn kind(members: &[Member], method: Method) -> Result<(LogitKind, bool)> {
+    let kinds: Vec<(LogitKind, bool)> = members.iter().map(|member| LogitKind::with_scores(&member.model)).collect();
     let first = kinds.first().copied().unwrap_or_default();
     if let Some(index) = kinds.iter().position(|kind| *kind != first) {
+        let of = |(kind, scores): (LogitKind, bool)| match scores {
+            true => format!("scores of {}", kind.describe()),
+            false => format!("logits of {}", kind.describe()),
+        };
         bail!(
             InvalidArgument,
-            "the logits of {} are {}, but those of {} are {}",
+            "{} has {}, but {} has {}: these cannot be combined",
             place(0),
-            first.describe(),
+            of(first),
             place(index),
-            kinds[index].describe()
+            of(kinds[index])
         );
     }
-    let has_mean = !matches!(method, Method::Product | Method::Vote);
-    if first == LogitKind::Numbers && !has_mean {
+    if first.0 == LogitKind::Numbers && matches!(method, Method::Product | Method::Vote) {
         bail!(
             InvalidArgument,
             "the method `{}` combines classes, but the outputs of the members are {}: use `mean`, `weighted`, `logits`, \
              `max` or `median`",
             name_of(method),
-            first.describe()
+            first.0.describe()
         );
     }
     Ok(first)

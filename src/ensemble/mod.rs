@@ -180,8 +180,8 @@ pub struct Ensemble {
     members: Vec<Member>,
     options: EnsembleOptions,
     task: Task,
-    /// What the logits of classifiers are.
-    kind: LogitKind,
+    /// What the outputs of classifiers have, and whether they are scores instead of logits.
+    kind: (LogitKind, bool),
     vocabularies: Vocabularies,
     notes: Vec<String>,
 }
@@ -220,7 +220,7 @@ impl Ensemble {
         }
         let vocabularies = vocabulary::compare(&members, task, options.allow_different_vocabularies)?;
         notes.extend(vocabularies.note());
-        let mut kind = LogitKind::Classes;
+        let mut kind = (LogitKind::Classes, false);
         if task == Task::Classify {
             notes.extend(classes::orders(&members)?.1);
             kind = classes::kind(&members, options.method)?;

@@ -1,6 +1,7 @@
 //! The nodes that combine the outputs of the members. The formulas are those of [`super::super::combine`], in float32.
 
 use super::join::Join;
+use crate::encoder::LogitKind;
 use crate::ensemble::{Ensemble, Method};
 use crate::error::{Result, bail};
 use crate::graph::builder::{Naming, NodeBuilder};
@@ -75,6 +76,23 @@ impl Nodes {
 
     fn log_softmax(&mut self, value: &str) -> String {
         self.op_with("LogSoftmax", &[value], vec![int_attribute("axis", -1)])
+    }
+
+    /// Adds the logits of scores, which are the probabilities of classes or of labels, and returns their name.
+    fn logits(&mut self, scores: &str, kind: LogitKind) -> String {
+        let least = self.number(f64::from(f32::MIN_POSITIVE));
+        let log = |nodes: &mut Nodes, value: &str| {
+            let value = nodes.op("Max", &[value, &least]);
+            nodes.op("Log", &[&value])
+        };
+        let yes = log(self, scores);
+        if kind != LogitKind::Labels {
+            return yes;
+        }
+        let one = self.number(1.0);
+        let rest = self.op("Sub", &[&one, scores]);
+        let no = log(self, &rest);
+        self.op("Sub", &[&yes, &no])
     }
 
     fn scaled(&mut self, value: &str, factor: f64) -> String {
@@ -185,9 +203,35 @@ impl Nodes {
     }
 }
 
+/// Adds the combination of the logits of tokens or classes, or of their scores, as the output `name`. Scores are combined
+/// by their logits, and the output has scores again. Fails like [`distribution`].
+pub fn combined(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
+    let (kind, scores) = ensemble.kind;
+    let of_kind = |nodes: &mut Nodes, rows: &[String], name: &str| match kind {
+        LogitKind::Classes => distribution(nodes, ensemble, rows, name),
+        LogitKind::Labels => labels(nodes, ensemble, rows, name),
+        LogitKind::Numbers => {
+            let rows = scaled(nodes, ensemble, rows);
+            number(nodes, ensemble, &rows, name);
+            Ok(())
+        }
+    };
+    if !scores || kind == LogitKind::Numbers {
+        return of_kind(nodes, rows, name);
+    }
+    let logits: Vec<String> = rows.iter().map(|row| nodes.logits(row, kind)).collect();
+    let inner = nodes.fresh("combined");
+    of_kind(nodes, &logits, &inner)?;
+    match kind {
+        LogitKind::Labels => nodes.op_to("Sigmoid", &[&inner], name, Vec::new()),
+        _ => nodes.op_to("Softmax", &[&inner], name, vec![int_attribute("axis", -1)]),
+    }
+    Ok(())
+}
+
 /// Adds the combination of logits, whose last dimension is tokens or classes, as log-probabilities: the output `name`.
 /// Fails with `Internal` for the methods `rerank` and `concat`, which do not combine distributions.
-pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
+fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
     let members = ensemble.members();
     let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
     let scaled = scaled(nodes, ensemble, rows);
@@ -243,7 +287,7 @@ pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], nam
 }
 
 /// Adds a division of each member's logits by the temperature of the member, and returns the names of the quotients.
-pub fn scaled(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String]) -> Vec<String> {
+fn scaled(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String]) -> Vec<String> {
     let members = ensemble.members();
     rows.iter().zip(members).map(|(row, member)| nodes.scaled(row, 1.0 / member.temperature)).collect()
 }
@@ -253,7 +297,7 @@ pub fn scaled(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String]) -> Vec<St
 /// the combined probability of yes; for [`Method::Max`] that of the largest probability of yes.
 ///
 /// Fails with `Internal` for methods that do not combine classes.
-pub fn labels(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
+fn labels(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
     let weights: Vec<f64> = ensemble.members().iter().map(|member| member.weight).collect();
     let scaled = scaled(nodes, ensemble, rows);
     let combined = match ensemble.options().method {

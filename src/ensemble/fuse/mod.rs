@@ -3,7 +3,7 @@
 //! `join` combines the members' graphs over common inputs, and `heads` their outputs. The result is an ordinary model
 //! of standard operators (and those of the members): it is saved, loaded, run and measured like any other. The `logits`
 //! of a fused decoder or classifier are log-probabilities (those of labels that do not exclude each other the logits of
-//! the combined probabilities, those of one class the combined number), and the caches of a decoder have the usual names, with layers numbered consecutively
+//! the combined probabilities, those of one class the combined number; scores stay scores), and the caches of a decoder have the usual names, with layers numbered consecutively
 //! from member to member, so that it can be used like one decoder.
 
 mod heads;
@@ -11,7 +11,7 @@ mod join;
 
 use super::{Ensemble, Method, name_of, place};
 use crate::call::Call;
-use crate::encoder::{LogitKind, output_of, usual_dimensions};
+use crate::encoder::{output_of, usual_dimensions};
 use crate::error::{Context, Result, bail};
 use crate::graph::edit;
 use crate::model::{Card, Dim, Format, Model, SideContent, SideFile, Task, ValueInfo};
@@ -155,14 +155,7 @@ fn logits(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
         rows.push(value);
     }
     let name = infos[0].name.clone();
-    match ensemble.kind {
-        LogitKind::Classes => heads::distribution(&mut nodes, ensemble, &rows, &name)?,
-        LogitKind::Labels => heads::labels(&mut nodes, ensemble, &rows, &name)?,
-        LogitKind::Numbers => {
-            let rows = heads::scaled(&mut nodes, ensemble, &rows);
-            heads::number(&mut nodes, ensemble, &rows, &name);
-        }
-    }
+    heads::combined(&mut nodes, ensemble, &rows, &name)?;
     let (made, constants) = nodes.into_parts();
     join.add(made, constants);
     let mut dims = shape.unwrap_or_else(|| vec![Dim::Symbolic(String::new()); rank]);

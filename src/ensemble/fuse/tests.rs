@@ -131,7 +131,33 @@ fn labels_that_do_not_exclude_each_other_are_combined_one_by_one() {
     }
     let models = vec![classifier(0.7, 3, Some("multi_label_classification")), classifier(1.3, 3, None)];
     let e = Ensemble::new(models, EnsembleOptions::default()).err().unwrap();
-    assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains("but those of member 2 are classes"), "{e}");
+    assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains("but member 2 has logits of classes"), "{e}");
+}
+
+/// Returns a classifier whose output `output` has the logits, or the scores that an operator computes from them.
+fn scoring(scale: f32, operator: &str, output: &str) -> Model {
+    let mut model = matrix(scale, "all", 3).proto().clone();
+    let graph = model.graph.as_deref_mut().unwrap();
+    graph.node.push(node(operator, &["all"], output));
+    graph.output = vec![value(output, 1, &["batch", "3"])];
+    Model::from_proto(model).with_card(Card { task: Task::Classify, ..Card::default() })
+}
+
+#[test]
+fn scores_are_combined_to_scores() {
+    // The mean of scores is their mean in every kind of output, whether an operator or a name tells what it has.
+    for (operator, output) in [("Softmax", "logits"), ("Sigmoid", "logits"), ("Softmax", "probs"), ("Tanh", "scores")] {
+        let models = [scoring(0.7, operator, output), scoring(1.3, operator, output)];
+        let [a, b] = models.each_ref().map(run);
+        let options = EnsembleOptions { weights: vec![0.25, 0.75], ..EnsembleOptions::default() };
+        let fused = Ensemble::new(models.to_vec(), options).unwrap().fuse(&Call::default()).unwrap().0;
+        for (found, (a, b)) in run(&fused).iter().zip(a.iter().zip(&b)) {
+            assert!((found - (0.25 * a + 0.75 * b)).abs() < 1e-6, "{operator} {output}: {found}, {a} and {b}");
+        }
+    }
+    let models = vec![scoring(0.7, "Softmax", "logits"), scoring(1.3, "Identity", "logits")];
+    let e = Ensemble::new(models, EnsembleOptions::default()).err().unwrap();
+    assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains("member 1 has scores of classes"), "{e}");
 }
 
 #[test]
