@@ -281,7 +281,8 @@ fn classifiers_whose_classes_do_not_exclude_each_other_learn_from_the_logits_of_
         // All logits are cached, because the most probable ones describe only a distribution.
         let cache = folder.join("cache");
         let cached = learn("cached", &["--teacher-top-k", "1", "--teacher-cache", cache.to_str().unwrap()]);
-        assert_eq!(loss(&cached, "after"), after, "{problem}");
+        let of_cache = loss(&cached, "after");
+        assert!((of_cache - after).abs() < 0.02 * before, "{problem}: {of_cache} and {after}");
         let refused = learn("none", &["--labels-weight", "1"]);
         assert!(!refused.status.success() && said(&refused).contains("labels_weight: a label"), "{}", said(&refused));
     }
