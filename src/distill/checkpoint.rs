@@ -55,7 +55,8 @@ pub struct Weights {
     pub best: Option<Vec<Vec<f32>>>,
 }
 
-/// The version of the file format. In version 1, the hash did not cover the teacher and the weights that stay unchanged.
+/// The version of the file format. In version 1, the hash did not cover the teacher and the weights that stay
+/// unchanged.
 const VERSION: u32 = 2;
 
 /// Writes a checkpoint; an existing one is replaced when the new one is complete. Fails with `NotFound` or `Io` if the

@@ -340,8 +340,8 @@ fn lines(texts: &[Document], tokenizer: &Tokenizer, length: usize, names: &[(usi
     Ok(made.into_iter().filter(|row| !row.tokens.is_empty()).collect())
 }
 
-/// Returns the index of the class that a label names, or the index that a label is. Only the sign of an index is checked
-/// here: models may have classes without names.
+/// Returns the index of the class that a label names, or the index that a label is. Only the sign of an index is
+/// checked here: models may have classes without names.
 fn class_of(label: &str, names: &[(usize, String)]) -> Result<i64> {
     let named = names.iter().find(|(_, name)| name == label).map(|(number, _)| *number as i64);
     // A negative index would count from the last class.

@@ -163,9 +163,9 @@ pub struct LogitsOptions {
 /// Let `z` be the student's logits, `p` its distribution at the temperature `T`, and `q` the teacher's. The gradient of
 /// `T² D` with respect to `z` is `T (p - q)` for `KL(q ‖ p)`, `T p (log p/q - KL(p ‖ q))` for the reverse, and `T/2 p
 /// (log p/m - KL(p ‖ m))` with `m = (p + q) / 2` for the mean of both. The gradient of the cross-entropy is the
-/// student's distribution at temperature 1, minus 1 at the token. For labels that do not exclude each other, `D` is the sum
-/// over the labels, each with the distribution of its two outcomes. For numbers it is the sum of `(z - t)²`, where `t` are
-/// those of the teacher, with no temperature, and its gradient is `2 (z - t)`.
+/// student's distribution at temperature 1, minus 1 at the token. For labels that do not exclude each other, `D` is the
+/// sum over the labels, each with the distribution of its two outcomes. For numbers it is the sum of `(z - t)²`, where
+/// `t` are those of the teacher, with no temperature, and its gradient is `2 (z - t)`.
 pub fn logits(t: &mut Tape, student: &str, options: &LogitsOptions) -> LogitsLoss {
     let (mut z, mut teacher) = (student.to_owned(), input::LOGITS.to_owned());
     if let Some((of_teacher, of_student)) = options.sizes {
@@ -261,8 +261,8 @@ fn divergence(t: &mut Tape, z: &str, teacher: &str, options: &LogitsOptions) -> 
     (t.op("Mul", &[&loss, &half]), t.op("Mul", &[&slope, &half]))
 }
 
-/// Adds the sum of the divergences of the labels of each text, and its gradient like [`divergence`]. Returns the names of
-/// both. The sigmoid of a logit `z` is the first probability of the softmax of `z / 2` and `-z / 2`.
+/// Adds the sum of the divergences of the labels of each text, and its gradient like [`divergence`]. Returns the names
+/// of both. The sigmoid of a logit `z` is the first probability of the softmax of `z / 2` and `-z / 2`.
 fn of_labels(t: &mut Tape, z: &str, teacher: &str, options: &LogitsOptions) -> (String, String) {
     let (half, last) = (t.scalar(0.5), t.ints(&[-1]));
     let outcomes = |t: &mut Tape, x: &str| {
@@ -355,8 +355,8 @@ mod tests {
         IDS.map(|ids| [0, 1, 2, 3].map(|at| column(&ids, at) / 3.0))
     }
 
-    /// Checks the loss of a classifier and the gradient of its matrix, where `of` is the loss of one logit of student and
-    /// teacher.
+    /// Checks the loss of a classifier and the gradient of its matrix, where `of` is the loss of one logit of student
+    /// and teacher.
     fn check(like: (usize, Option<&str>), divergence: Divergence, of: &dyn Fn(f64, f64) -> f64) {
         let (student, classes) = (classifier(like.0, like.1), like.0);
         let call = Call::default();

@@ -47,7 +47,6 @@ impl Signals {
             (Some(teacher), Some(student)) => Some(Pair { teacher, student }),
             _ => None,
         };
-        let task = student.card().task;
         let usual = match &logits {
             Some(_) => Weights { logits: 1.0, ..Weights::default() },
             None => Weights { hidden: 1.0, cosine: 1.0, ..Weights::default() },
@@ -55,37 +54,7 @@ impl Signals {
         let mut weights = asked.or(usual);
         let kind = LogitKind::of(student);
         let mut signals = Signals { logits, kind, weights, ..Signals::default() };
-        if weights.logits > 0.0 && signals.logits.is_none() {
-            bail!(Unsupported, "logits_weight: one of the models has no output \"logits\"");
-        }
-        let of_teacher = LogitKind::of(teacher);
-        if weights.logits > 0.0 && of_teacher != kind {
-            bail!(
-                InvalidArgument,
-                "logits_weight: the logits of the teacher are {}, but those of the student are {}",
-                of_teacher.describe(),
-                kind.describe()
-            );
-        }
-        if weights.labels > 0.0 {
-            match task {
-                Task::Generate | Task::Classify if signals.logits.is_none() => {
-                    bail!(Unsupported, "labels_weight: one of the models has no output \"logits\"")
-                }
-                Task::Generate => {}
-                Task::Classify if kind != LogitKind::Classes => bail!(
-                    Unsupported,
-                    "labels_weight: a label of the text is one class, but the logits of the student are {}: train on \
-                     those of a teacher (logits_weight)",
-                    kind.describe()
-                ),
-                Task::Classify if labelled => {}
-                Task::Classify => {
-                    bail!(InvalidArgument, "labels_weight: the text has no classes (\"label\" in .jsonl)")
-                }
-                _ => bail!(Unsupported, "labels_weight applies only to text generation and classification"),
-            }
-        }
+        signals.check_logits(LogitKind::of(teacher), student.card().task, labelled)?;
         if weights.hidden > 0.0 || weights.cosine > 0.0 {
             (signals.hidden, signals.outputs) = hidden(teacher, student);
             if signals.hidden.is_empty() {
@@ -112,6 +81,42 @@ impl Signals {
         }
         signals.weights = weights;
         Ok(signals)
+    }
+
+    /// Fails with `Unsupported` or `InvalidArgument` if the loss needs logits or labels that the models or the text do
+    /// not have. `of_teacher` is what the logits of the teacher are, and `task` that of the student.
+    fn check_logits(&self, of_teacher: LogitKind, task: Task, labelled: bool) -> Result<()> {
+        if self.weights.logits > 0.0 && self.logits.is_none() {
+            bail!(Unsupported, "logits_weight: one of the models has no output \"logits\"");
+        }
+        if self.weights.logits > 0.0 && of_teacher != self.kind {
+            bail!(
+                InvalidArgument,
+                "logits_weight: the logits of the teacher are {}, but those of the student are {}",
+                of_teacher.describe(),
+                self.kind.describe()
+            );
+        }
+        if self.weights.labels > 0.0 {
+            match task {
+                Task::Generate | Task::Classify if self.logits.is_none() => {
+                    bail!(Unsupported, "labels_weight: one of the models has no output \"logits\"")
+                }
+                Task::Generate => {}
+                Task::Classify if self.kind != LogitKind::Classes => bail!(
+                    Unsupported,
+                    "labels_weight: a label of the text is one class, but the logits of the student are {}: train on \
+                     those of a teacher (logits_weight)",
+                    self.kind.describe()
+                ),
+                Task::Classify if labelled => {}
+                Task::Classify => {
+                    bail!(InvalidArgument, "labels_weight: the text has no classes (\"label\" in .jsonl)")
+                }
+                _ => bail!(Unsupported, "labels_weight applies only to text generation and classification"),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -130,8 +130,8 @@ impl LogitKind {
         }
     }
 
-    /// Returns what the output of a model that classifies has, and whether it has scores (the probabilities of classes or
-    /// labels) instead of their logits.
+    /// Returns what the output of a model that classifies has, and whether it has scores (the probabilities of classes
+    /// or labels) instead of their logits.
     pub fn with_scores(model: &Model) -> (LogitKind, bool) {
         let Some(output) = output_of(model) else { return (LogitKind::of_classifier(model), false) };
         let is_named = names_scores(&output.name);

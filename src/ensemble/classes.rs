@@ -42,8 +42,8 @@ pub(super) fn kind(members: &[Member], method: Method) -> Result<(LogitKind, boo
     if first.0 == LogitKind::Numbers && matches!(method, Method::Product | Method::Vote) {
         bail!(
             InvalidArgument,
-            "the method `{}` combines classes, but the outputs of the members are {}: use `mean`, `weighted`, `logits`, \
-             `max` or `median`",
+            "the method `{}` combines classes, but the outputs of the members are {}: use `mean`, `weighted`, \
+             `logits`, `max` or `median`",
             name_of(method),
             first.0.describe()
         );

@@ -203,8 +203,8 @@ impl Nodes {
     }
 }
 
-/// Adds the combination of the logits of tokens or classes, or of their scores, as the output `name`. Scores are combined
-/// by their logits, and the output has scores again. Fails like [`distribution`].
+/// Adds the combination of the logits of tokens or classes, or of their scores, as the output `name`. Scores are
+/// combined by their logits, and the output has scores again. Fails like [`distribution`].
 pub fn combined(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
     let (kind, scores) = ensemble.kind;
     let of_kind = |nodes: &mut Nodes, rows: &[String], name: &str| match kind {

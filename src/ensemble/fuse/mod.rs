@@ -3,8 +3,9 @@
 //! `join` combines the members' graphs over common inputs, and `heads` their outputs. The result is an ordinary model
 //! of standard operators (and those of the members): it is saved, loaded, run and measured like any other. The `logits`
 //! of a fused decoder or classifier are log-probabilities (those of labels that do not exclude each other the logits of
-//! the combined probabilities, those of one class the combined number; scores stay scores), and the caches of a decoder have the usual names, with layers numbered consecutively
-//! from member to member, so that it can be used like one decoder.
+//! the combined probabilities, those of one class the combined number; scores stay scores), and the caches of a decoder
+//! have the usual names, with layers numbered consecutively from member to member, so that it can be used like one
+//! decoder.
 
 mod heads;
 mod join;
