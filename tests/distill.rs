@@ -248,3 +248,52 @@ fn a_device_that_is_not_there_is_said_and_nothing_is_written() {
     assert!(!e.status.success() && said(&e).contains("cpu, cuda or auto"), "{}", said(&e));
     assert_eq!(folder.names(), ["text.txt"]);
 }
+
+#[test]
+fn classifiers_whose_classes_do_not_exclude_each_other_learn_from_the_logits_of_a_teacher() {
+    let mut random = Random(11);
+    let line = |random: &mut Random| {
+        let words: Vec<String> = (0..5).map(|_| format!("w{}", 10 + random.below(40))).collect();
+        format!("{{\"text\": \"{}\", \"label\": 1}}\n", words.join(" "))
+    };
+    let texts: String = (0..120).map(|_| line(&mut random)).collect();
+    for problem in ["multi_label_classification", "regression"] {
+        let folder = Folder::new(&format!("distill-{problem}"));
+        let model = classifier(&folder);
+        let config = std::fs::read(model.join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_slice(&config).unwrap();
+        config["problem_type"] = problem.into();
+        std::fs::write(model.join("config.json"), config.to_string()).unwrap();
+        let data = folder.join("texts.jsonl");
+        std::fs::write(&data, &texts).unwrap();
+        let learn = |output: &str, more: &[&str]| {
+            let mut command = command_of(&model, "layers:1", &data, &folder.join(output));
+            command.args(["--json", "--batch-size", "16", "--learning-rate", "1e-2"]).args(more).output().unwrap()
+        };
+        let loss = |done: &Output, which: &str| {
+            assert!(done.status.success(), "{problem}: {}", said(done));
+            let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+            report.pointer(&format!("/summary/loss_{which}")).and_then(Value::as_f64).unwrap()
+        };
+        let done = learn("plain", &[]);
+        let (before, after) = (loss(&done, "before"), loss(&done, "after"));
+        assert!(after < before, "{problem}: {before} and {after}");
+        // All logits are cached, because the most probable ones describe only a distribution.
+        let cache = folder.join("cache");
+        let cached = learn("cached", &["--teacher-top-k", "1", "--teacher-cache", cache.to_str().unwrap()]);
+        let of_cache = loss(&cached, "after");
+        assert!((of_cache - after).abs() < 0.02 * before, "{problem}: {of_cache} and {after}");
+        let refused = learn("none", &["--labels-weight", "1"]);
+        assert!(!refused.status.success() && said(&refused).contains("labels_weight: a label"), "{}", said(&refused));
+    }
+}
+
+#[test]
+fn a_negative_label_is_refused() {
+    let folder = Folder::new("distill-negative");
+    let (model, data) = (classifier(&folder), folder.join("texts.jsonl"));
+    std::fs::write(&data, "{\"text\": \"w11 w12\", \"label\": \"-1\"}\n".repeat(40)).unwrap();
+    let more = ["--logits-weight", "0", "--labels-weight", "1"];
+    let e = command_of(&model, "layers:1", &data, &folder.join("none")).args(more).output().unwrap();
+    assert!(!e.status.success() && said(&e).contains("the label \"-1\" is not a class of the student"), "{}", said(&e));
+}

@@ -55,8 +55,9 @@ pub struct Weights {
     pub best: Option<Vec<Vec<f32>>>,
 }
 
-/// The version of the file format.
-const VERSION: u32 = 1;
+/// The version of the file format. In version 1, the hash did not cover the teacher and the weights that stay
+/// unchanged.
+const VERSION: u32 = 2;
 
 /// Writes a checkpoint; an existing one is replaced when the new one is complete. Fails with `NotFound` or `Io` if the
 /// file cannot be written.
@@ -153,8 +154,84 @@ fn metadata(path: &Path) -> Result<String> {
     let version = metadata.get("liboptimize.distillation");
     match version {
         Some(version) if *version == VERSION.to_string() => {}
-        Some(version) => bail!(Unsupported, "the checkpoint has version {version}; this library supports {VERSION}"),
+        Some(version) => bail!(
+            Unsupported,
+            "the checkpoint has version {version}, but this library reads version {VERSION}: remove it, and start anew"
+        ),
         None => return Err(damaged()),
     }
     metadata.get("state").cloned().ok_or_else(damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Corpus, DistillOptions, Moment, distill};
+    use super::*;
+    use crate::call::Call;
+    use crate::error::Kind;
+    use crate::graph::edit::float_tensor;
+    use crate::graph::floats::floats;
+    use crate::model::Model;
+    use crate::onnx::proto::TensorProto;
+    use crate::runtime::test_runtime;
+    use std::ops::ControlFlow;
+
+    /// Returns whether a tensor is the table of the 36 tokens.
+    fn is_table(tensor: &TensorProto) -> bool {
+        tensor.dims == [36, 8]
+    }
+
+    /// Returns a model with another first vector in its table of tokens.
+    fn changed(model: &Model) -> Model {
+        let mut proto = model.proto().clone();
+        let table = proto.graph.as_deref_mut().unwrap().initializer.iter_mut().find(|t| is_table(t)).unwrap();
+        let mut values = floats(table).unwrap();
+        values[0] += 0.5;
+        *table = float_tensor(table.name.as_deref().unwrap(), &table.dims, &values);
+        model.derive(proto)
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_teacher_or_of_other_frozen_weights_is_refused() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sentences/model");
+        let model = Model::load(&fixtures).unwrap();
+        let folder = std::env::temp_dir().join(format!("optimize-resumed-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("checkpoint");
+        let table = model.graph().initializer.iter().find(|t| is_table(t)).and_then(|t| t.name.clone()).unwrap();
+        let corpus = Corpus::from_text(&"hello world\nab ruty hello\n".repeat(30)).unwrap();
+        // Runs until a step has been done, and returns the error.
+        let until = |step: u64, resume: bool, teacher: &Model, student: &Model| {
+            let options = DistillOptions {
+                checkpoint: Some(path.clone()),
+                resume,
+                freeze: vec![table.clone()],
+                threads: 1,
+                ..DistillOptions::default()
+            };
+            let watch = |moment: &Moment| match moment.step >= step {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            };
+            distill(test_runtime(), teacher, student, &corpus, &options, &watch, &Call::default()).err().unwrap()
+        };
+        let e = until(2, false, &model, &model);
+        assert!(e.kind() == Kind::Cancelled && path.exists(), "{e}");
+        let other = changed(&model);
+        for (teacher, student) in [(&other, &model), (&model, &other)] {
+            let e = until(3, true, teacher, student);
+            let says = e.to_string().contains("a run with other models");
+            assert!(e.kind() == Kind::InvalidArgument && says, "{e}");
+        }
+        assert_eq!(until(3, true, &model, &model).kind(), Kind::Cancelled);
+        // A checkpoint of the version before.
+        let mut bytes = std::fs::read(&path).unwrap();
+        let key: &[u8] = br#""liboptimize.distillation":"2""#;
+        let at = bytes.windows(key.len()).position(|part| part == key).unwrap() + key.len() - 2;
+        bytes[at] = b'1';
+        std::fs::write(&path, bytes).unwrap();
+        let e = until(3, true, &model, &model);
+        assert!(e.kind() == Kind::Unsupported && e.to_string().contains("has version 1, but"), "{e}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -340,11 +340,12 @@ fn lines(texts: &[Document], tokenizer: &Tokenizer, length: usize, names: &[(usi
     Ok(made.into_iter().filter(|row| !row.tokens.is_empty()).collect())
 }
 
-/// Returns the index of the class that a label names, or the index that a label is. An index is not checked here:
-/// models may have classes without names.
+/// Returns the index of the class that a label names, or the index that a label is. Only the sign of an index is
+/// checked here: models may have classes without names.
 fn class_of(label: &str, names: &[(usize, String)]) -> Result<i64> {
     let named = names.iter().find(|(_, name)| name == label).map(|(number, _)| *number as i64);
-    match named.or_else(|| label.parse().ok()) {
+    // A negative index would count from the last class.
+    match named.or_else(|| label.parse().ok().filter(|number| *number >= 0)) {
         Some(number) => Ok(number),
         None => bail!(InvalidArgument, "the label {label:?} is not a class of the student"),
     }
@@ -427,6 +428,9 @@ mod tests {
         card.config.clear();
         let unknown = Dataset::new(&corpus, &tokenizer(), &card, 16, 0.1).err().unwrap().to_string();
         assert!(unknown.contains("\"spam\" is not a class"), "{unknown}");
+        let class = |label: &str, names: &[(usize, String)]| class_of(label, names).ok();
+        assert_eq!((class("1", &[]), class("-1", &[]), class("9223372036854775808", &[])), (Some(1), None, None));
+        assert_eq!(class("-1", &[(0, "-1".to_owned())]), Some(0), "a name");
     }
 
     #[test]

@@ -291,7 +291,8 @@ fn logits_options(
         bail!(Unsupported, "the logits of the student have {rank} dimensions");
     }
     let (divergence, temperature) = (options.divergence, options.temperature);
-    Ok(Some(LogitsOptions { divergence, temperature, weights: signals.weights, sizes, rank }))
+    let (kind, weights) = (signals.kind, signals.weights);
+    Ok(Some(LogitsOptions { kind, divergence, temperature, weights, sizes, rank }))
 }
 
 /// Returns the graphs of `work`, with gradients added and weights as inputs.

@@ -43,6 +43,7 @@ pub use data::Corpus;
 pub use options::{DistillOptions, Divergence, LossWeights, Schedule};
 
 use crate::call::Call;
+use crate::encoder::LogitKind;
 use crate::error::{Context, Result, bail};
 use crate::evaluate;
 use crate::graph::edit;
@@ -110,7 +111,8 @@ const LENGTH: usize = 128;
 /// Memory: both models, 16 bytes per weight of the student, and the activations of the student.
 ///
 /// Fails with `Unsupported` if a node of the student has no gradient (the message names it, before training), if the
-/// models lack values that a part of the loss compares, for the provider TensorRT, or for a checkpoint of another
+/// models lack values that a part of the loss compares, if the loss has labels but the student no classes that exclude
+/// each other, for the provider TensorRT, or for a checkpoint of another
 /// version. Fails with `InvalidArgument` if the vocabularies or classes differ, if the text is too short, if an option
 /// is invalid, if there is a checkpoint without [`DistillOptions::resume`], or if the checkpoint or the teacher cache
 /// belongs to another run. Fails with `NotFound` if there is no tokenizer, with `LimitExceeded` for a line that is too
@@ -141,7 +143,10 @@ pub fn distill(
     asked.remember(teacher, &known, &data, options, call)?;
     let graphs = graph::build(runtime, student, &known, &signals, options, call).at(|| "the student")?;
     let mut trainer = Trainer::new(runtime, &graphs, student, asked, options, call)?;
-    let fingerprint = fingerprint(&graphs, &data, options)?;
+    let fingerprint = match options.checkpoint {
+        Some(_) => fingerprint([teacher, student], (&graphs, signals.kind), &data, options, call)?,
+        None => String::new(),
+    };
     let run = Run { trainer: &mut trainer, graphs: &graphs, data: &data, options, watch, fingerprint };
     let outcome = run.go(call)?;
     drop(trainer);
@@ -252,17 +257,35 @@ fn dataset(
     }
     let read = || Dataset::new(corpus, tokenizer, student.card(), length, options.validation_ratio);
     let data = evaluate::pool(options.threads)?.install(read)?;
-    let logits = student.outputs().into_iter().find(|output| output.name == "logits").and_then(|output| output.shape);
-    match (data.largest_class(), logits.as_deref()) {
-        (Some(class), Some([_, Dim::Fixed(classes)])) if class >= *classes => {
-            bail!(InvalidArgument, "the text has the class {class}, but the student has {classes} classes, from 0")
+    // Of logits of different sizes, only the first ones are trained.
+    let learns = options.weights.labels.is_some_and(|weight| weight > 0.0);
+    for (model, name) in [(student, "student"), (teacher, "teacher")].into_iter().take(1 + usize::from(learns)) {
+        let logits = model.outputs().into_iter().find(|output| output.name == "logits").and_then(|output| output.shape);
+        if let (Some(class), Some([_, Dim::Fixed(classes)])) = (data.largest_class(), logits.as_deref())
+            && class >= *classes
+        {
+            bail!(InvalidArgument, "the text has the class {class}, but the {name} has {classes} classes, from 0");
         }
-        _ => Ok(data),
     }
+    Ok(data)
 }
 
-fn fingerprint(graphs: &graph::Graphs, data: &Dataset, options: &DistillOptions) -> Result<String> {
+/// Returns a hash of the whole models, also of weights that are not trained, the text and the options, by which a
+/// checkpoint of another run is recognized. Fails only like [`Model::identity`].
+fn fingerprint(
+    models: [&Model; 2],
+    (graphs, kind): (&graph::Graphs, LogitKind),
+    data: &Dataset,
+    options: &DistillOptions,
+    call: &Call,
+) -> Result<String> {
     let mut hash = Sha256::new();
+    let quiet = Call { progress: None, ..*call };
+    for model in models {
+        hash.update(model.identity(&quiet)?.sha256);
+        hash.update(format!("{:?}", model.card().class_names()));
+    }
+    hash.update(format!("{kind:?}"));
     hash.update(serde_json::to_vec(options).unwrap_or_default());
     hash.update([u8::from(options.teacher_cache.is_some())]);
     data.hash(&mut hash);

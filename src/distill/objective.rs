@@ -6,6 +6,7 @@
 use super::options::{Divergence, Weights};
 use super::relations::Attention;
 use crate::autodiff::{NodeBuilder, Tape};
+use crate::encoder::LogitKind;
 use crate::error::{Result, bail};
 use crate::graph::edit::{int_attribute, ints_attribute};
 use crate::onnx::dtype::DataType;
@@ -142,6 +143,9 @@ pub struct LogitsLoss {
 
 /// Options of the loss on logits.
 pub struct LogitsOptions {
+    /// What the logits are, which selects the loss: for numbers the squared difference, for labels the divergence of
+    /// the two outcomes of each label.
+    pub kind: LogitKind,
     /// Divergence between the distributions of teacher and student.
     pub divergence: Divergence,
     /// Temperature of both distributions.
@@ -159,7 +163,9 @@ pub struct LogitsOptions {
 /// Let `z` be the student's logits, `p` its distribution at the temperature `T`, and `q` the teacher's. The gradient of
 /// `T² D` with respect to `z` is `T (p - q)` for `KL(q ‖ p)`, `T p (log p/q - KL(p ‖ q))` for the reverse, and `T/2 p
 /// (log p/m - KL(p ‖ m))` with `m = (p + q) / 2` for the mean of both. The gradient of the cross-entropy is the
-/// student's distribution at temperature 1, minus 1 at the token.
+/// student's distribution at temperature 1, minus 1 at the token. For labels that do not exclude each other, `D` is the
+/// sum over the labels, each with the distribution of its two outcomes. For numbers it is the sum of `(z - t)²`, where
+/// `t` are those of the teacher, with no temperature, and its gradient is `2 (z - t)`.
 pub fn logits(t: &mut Tape, student: &str, options: &LogitsOptions) -> LogitsLoss {
     let (mut z, mut teacher) = (student.to_owned(), input::LOGITS.to_owned());
     if let Some((of_teacher, of_student)) = options.sizes {
@@ -172,12 +178,16 @@ pub fn logits(t: &mut Tape, student: &str, options: &LogitsOptions) -> LogitsLos
     let mut gradient: Option<String> = None;
     let mut made = LogitsLoss { divergence: None, surprise: None, gradient: String::new() };
     if options.weights.logits > 0.0 {
-        let (loss, slope) = divergence(t, &z, &teacher, options);
-        let temperature = t.scalar(options.temperature * options.temperature);
+        let ((loss, slope), warmth) = match options.kind {
+            LogitKind::Classes => (divergence(t, &z, &teacher, options), options.temperature),
+            LogitKind::Labels => (of_labels(t, &z, &teacher, options), options.temperature),
+            LogitKind::Numbers => (square(t, &z, &teacher), 1.0),
+        };
+        let temperature = t.scalar(warmth * warmth);
         let each = t.op("Mul", &[&loss, weights]);
         let sum = total(t, &each);
         made.divergence = Some(t.op("Mul", &[&sum, &temperature]));
-        let factor = t.scalar(options.temperature * options.weights.logits);
+        let factor = t.scalar(warmth * options.weights.logits);
         let counts = t.op("Mul", &[weights, &factor]);
         let counts = t.op("Unsqueeze", &[&counts, &last]);
         gradient = Some(t.op("Mul", &[&slope, &counts]));
@@ -251,6 +261,31 @@ fn divergence(t: &mut Tape, z: &str, teacher: &str, options: &LogitsOptions) -> 
     (t.op("Mul", &[&loss, &half]), t.op("Mul", &[&slope, &half]))
 }
 
+/// Adds the sum of the divergences of the labels of each text, and its gradient like [`divergence`]. Returns the names
+/// of both. The sigmoid of a logit `z` is the first probability of the softmax of `z / 2` and `-z / 2`.
+fn of_labels(t: &mut Tape, z: &str, teacher: &str, options: &LogitsOptions) -> (String, String) {
+    let (half, last) = (t.scalar(0.5), t.ints(&[-1]));
+    let outcomes = |t: &mut Tape, x: &str| {
+        let yes = t.op("Mul", &[x, &half]);
+        let no = t.op("Neg", &[&yes]);
+        let (yes, no) = (t.op("Unsqueeze", &[&yes, &last]), t.op("Unsqueeze", &[&no, &last]));
+        t.op_with("Concat", &[&yes, &no], vec![int_attribute("axis", -1)])
+    };
+    let (student, teacher) = (outcomes(t, z), outcomes(t, teacher));
+    let (loss, slope) = divergence(t, &student, &teacher, options);
+    // The gradients of the two outcomes are opposite, and each has half of the logit: that of the logit is the first.
+    let (zero, one) = (t.ints(&[0]), t.ints(&[1]));
+    let first = t.op("Slice", &[&slope, &zero, &one, &last]);
+    (t.sum(&loss, &[-1], false), t.op("Squeeze", &[&first, &last]))
+}
+
+/// Adds the squared difference of the numbers of each text, and its gradient. Returns the names of both.
+fn square(t: &mut Tape, z: &str, teacher: &str) -> (String, String) {
+    let difference = t.op("Sub", &[z, teacher]);
+    let squares = t.op("Mul", &[&difference, &difference]);
+    (t.sum(&squares, &[-1], false), t.op("Add", &[&difference, &difference]))
+}
+
 /// Adds the sum of the cross-entropies with the text, and its gradient times `weight`. Returns the names of both.
 fn surprise(t: &mut Tape, z: &str, weight: f32) -> (String, String) {
     let log_p = t.op_with("LogSoftmax", &[z], vec![int_attribute("axis", -1)]);
@@ -272,3 +307,118 @@ fn surprise(t: &mut Tape, z: &str, weight: f32) -> (String, String) {
 
 /// The type of all inputs except the labels.
 pub const FLOAT: DataType = DataType::Float32;
+
+#[cfg(test)]
+mod tests {
+    use super::super::data::Batch;
+    use super::super::graph::build;
+    use super::super::options::LossWeights;
+    use super::super::signals::Signals;
+    use super::super::teacher::Teacher;
+    use super::super::{DistillOptions, tests::run};
+    use super::*;
+    use crate::call::Call;
+    use crate::error::Kind;
+    use crate::model::{Card, Model, Task};
+    use crate::runtime::testing::{graph, model, node, value, weight};
+    use crate::runtime::{Tensor, test_runtime};
+
+    /// The token ids of two texts.
+    const IDS: [[usize; 3]; 2] = [[1, 4, 2], [0, 3, 3]];
+    const TEACHER: [f32; 6] = [1.5, -0.5, 0.25, -2.0, 0.75, 3.0];
+    const ROWS: [f32; 2] = [0.75, 0.25];
+
+    fn number(index: usize) -> f32 {
+        ((index * 7919 + 13) % 1009) as f32 / 500.0 - 1.0
+    }
+
+    /// Returns a classifier: the mean of the vectors of the tokens, times a matrix.
+    fn classifier(classes: usize, problem: Option<&str>) -> Model {
+        let mut mean = node("ReduceMean", &["vectors"], "mean");
+        mean.attribute = vec![ints_attribute("axes", &[1]), int_attribute("keepdims", 0)];
+        let nodes =
+            vec![node("Gather", &["table", "input_ids"], "vectors"), mean, node("MatMul", &["mean", "head"], "logits")];
+        let ids = value("input_ids", 7, &["batch", "sequence"]);
+        let mut graph = graph(nodes, vec![ids], vec![value("logits", 1, &["batch", &classes.to_string()])]);
+        let numbers = |count: usize, from: usize| (from..from + count).map(number).collect::<Vec<f32>>();
+        graph.initializer = vec![
+            weight("table", &[5, 4], &numbers(20, 0)),
+            weight("head", &[4, classes as i64], &numbers(4 * classes, 20)),
+        ];
+        let config = serde_json::json!({ "problem_type": problem }).as_object().cloned().unwrap();
+        Model::from_proto(model(graph)).with_card(Card { task: Task::Classify, config, ..Card::default() })
+    }
+
+    /// Returns the mean vector of each text.
+    fn means() -> [[f64; 4]; 2] {
+        let column = |ids: &[usize; 3], at: usize| ids.iter().map(|id| f64::from(number(4 * id + at))).sum::<f64>();
+        IDS.map(|ids| [0, 1, 2, 3].map(|at| column(&ids, at) / 3.0))
+    }
+
+    /// Checks the loss of a classifier and the gradient of its matrix, where `of` is the loss of one logit of student
+    /// and teacher.
+    fn check(like: (usize, Option<&str>), divergence: Divergence, of: &dyn Fn(f64, f64) -> f64) {
+        let (student, classes) = (classifier(like.0, like.1), like.0);
+        let call = Call::default();
+        let options = DistillOptions { divergence, threads: 1, ..DistillOptions::default() };
+        let signals = Signals::find(&student, &student, LossWeights::default(), false).unwrap();
+        let (_, known) = Teacher::new(test_runtime(), &student, &signals, &options, &call).unwrap();
+        let graphs = build(test_runtime(), &student, &known, &signals, &options, &call).unwrap();
+        let ids = IDS.concat().into_iter().map(|id| id as i64).collect();
+        let batch = Batch { rows: 2, columns: 3, ids, keep: vec![true; 6], ..Batch::default() };
+        let more = [
+            (input::LOGITS, Tensor::from_f32(&[2, classes as i64], TEACHER[..2 * classes].to_vec()).unwrap()),
+            (input::ROWS, Tensor::from_f32(&[2], ROWS.to_vec()).unwrap()),
+        ];
+        let (losses, found) = run(&graphs, &student, &batch, &more);
+        let (mut loss, mut slopes) = (0.0, vec![0.0; 4 * classes]);
+        for (row, mean) in means().iter().enumerate() {
+            for class in 0..classes {
+                let z: f64 = (0..4).map(|at| mean[at] * f64::from(number(20 + at * classes + class))).sum();
+                let of = |z: f64| f64::from(ROWS[row]) * of(z, f64::from(TEACHER[row * classes + class]));
+                loss += of(z);
+                let slope = (of(z + 1e-5) - of(z - 1e-5)) / 2e-5;
+                (0..4).for_each(|at| slopes[at * classes + class] += mean[at] * slope);
+            }
+        }
+        assert!((f64::from(losses[0]) - loss).abs() < 1e-5, "{like:?}, {divergence:?}: {losses:?} and {loss}");
+        for (found, slope) in found["head"].iter().zip(&slopes) {
+            assert!((f64::from(*found) - slope).abs() < 1e-5, "{like:?}, {divergence:?}: {found} and {slope}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_the_squared_difference_and_labels_a_divergence_each() {
+        for like in [(1, None), (1, Some("regression")), (3, Some("regression"))] {
+            check(like, Divergence::Forward, &|z, teacher| (z - teacher) * (z - teacher));
+        }
+        // The default temperature is 2.
+        let p = |z: f64| 1.0 / (1.0 + (-z / 2.0).exp());
+        let apart = |p: f64, q: f64| 4.0 * (p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln());
+        let like = (3, Some("multi_label_classification"));
+        check(like, Divergence::Forward, &|z, teacher| apart(p(teacher), p(z)));
+        check(like, Divergence::Reverse, &|z, teacher| apart(p(z), p(teacher)));
+        check(like, Divergence::JensenShannon, &|z, teacher| {
+            let middle = (p(z) + p(teacher)) / 2.0;
+            (apart(p(z), middle) + apart(p(teacher), middle)) / 2.0
+        });
+    }
+
+    #[test]
+    fn labels_of_one_class_and_logits_of_another_kind_are_refused() {
+        let find = |teacher: (usize, Option<&str>), student: (usize, Option<&str>), asked| {
+            Signals::find(&classifier(teacher.0, teacher.1), &classifier(student.0, student.1), asked, true)
+        };
+        let (many, regression) = ((3, Some("multi_label_classification")), (3, Some("regression")));
+        let labels = LossWeights { labels: Some(1.0), ..LossWeights::default() };
+        for like in [(1, None), many, regression] {
+            let e = find(like, like, labels).err().unwrap();
+            assert!(e.kind() == Kind::Unsupported && e.to_string().contains("labels_weight: a label"), "{e}");
+        }
+        for (teacher, student) in [((3, None), many), (many, regression), (regression, (3, None))] {
+            let e = find(teacher, student, LossWeights::default()).err().unwrap();
+            assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains("but those of the student"), "{e}");
+        }
+        assert_eq!(find((3, None), (3, None), labels).unwrap().kind, LogitKind::Classes);
+    }
+}

@@ -44,9 +44,11 @@ choice! {
 #[serde(default, deny_unknown_fields)]
 pub struct LossWeights {
     /// Weight of the divergence of the distributions over tokens or classes, times the square of the temperature
-    /// (Hinton et al. 2015, arXiv 1503.02531).
+    /// (Hinton et al. 2015, arXiv 1503.02531). For labels that do not exclude each other, the divergences of the labels
+    /// are added; for models with one logit and regressions, it is the weight of the squared differences.
     pub logits: Option<f32>,
-    /// Weight of the cross-entropy with the tokens of the text itself, or with the classes of the texts.
+    /// Weight of the cross-entropy with the tokens of the text itself, or with the classes of the texts, if
+    /// classes exclude each other.
     pub labels: Option<f32>,
     /// Weight of the mean squared difference of hidden states: the last ones, and those of matching layers.
     pub hidden: Option<f32>,
@@ -126,7 +128,8 @@ pub struct DistillOptions {
     pub seed: u64,
     /// Maximum number of steps, independent of the number of epochs; 0 (default) for no limit.
     pub max_steps: u64,
-    /// Maximum training time in seconds, over which the learning rate then decays; 0 (default) for no limit.
+    /// Maximum training time in seconds, over which the learning rate then decays; 0 (default) for no limit. A run that
+    /// reaches it is complete: it leaves no checkpoint.
     pub time_limit: f64,
     /// Number of steps between validations; 0 (default) for ten validations in the run.
     pub evaluate_every: u64,

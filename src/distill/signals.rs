@@ -2,6 +2,7 @@
 
 use super::options::{LossWeights, Weights};
 use super::relations::{self, Attention};
+use crate::encoder::LogitKind;
 use crate::error::{Result, bail};
 use crate::model::{Dim, Model, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
@@ -21,6 +22,8 @@ pub struct Pair {
 pub struct Signals {
     /// Logits of the distributions over tokens or classes.
     pub logits: Option<Pair>,
+    /// What these logits are.
+    pub kind: LogitKind,
     /// Hidden states: `[batch, token, width]`, or `[batch, width]` for vectors of whole texts.
     pub hidden: Vec<Pair>,
     /// Number of pairs of `hidden` that are model outputs; these come first, the others are outputs of layers. Outputs
@@ -44,29 +47,14 @@ impl Signals {
             (Some(teacher), Some(student)) => Some(Pair { teacher, student }),
             _ => None,
         };
-        let task = student.card().task;
         let usual = match &logits {
             Some(_) => Weights { logits: 1.0, ..Weights::default() },
             None => Weights { hidden: 1.0, cosine: 1.0, ..Weights::default() },
         };
         let mut weights = asked.or(usual);
-        let mut signals = Signals { logits, weights, ..Signals::default() };
-        if weights.logits > 0.0 && signals.logits.is_none() {
-            bail!(Unsupported, "logits_weight: one of the models has no output \"logits\"");
-        }
-        if weights.labels > 0.0 {
-            match task {
-                Task::Generate | Task::Classify if signals.logits.is_none() => {
-                    bail!(Unsupported, "labels_weight: one of the models has no output \"logits\"")
-                }
-                Task::Generate => {}
-                Task::Classify if labelled => {}
-                Task::Classify => {
-                    bail!(InvalidArgument, "labels_weight: the text has no classes (\"label\" in .jsonl)")
-                }
-                _ => bail!(Unsupported, "labels_weight applies only to text generation and classification"),
-            }
-        }
+        let kind = LogitKind::of(student);
+        let mut signals = Signals { logits, kind, weights, ..Signals::default() };
+        signals.check_logits(LogitKind::of(teacher), student.card().task, labelled)?;
         if weights.hidden > 0.0 || weights.cosine > 0.0 {
             (signals.hidden, signals.outputs) = hidden(teacher, student);
             if signals.hidden.is_empty() {
@@ -93,6 +81,42 @@ impl Signals {
         }
         signals.weights = weights;
         Ok(signals)
+    }
+
+    /// Fails with `Unsupported` or `InvalidArgument` if the loss needs logits or labels that the models or the text do
+    /// not have. `of_teacher` is what the logits of the teacher are, and `task` that of the student.
+    fn check_logits(&self, of_teacher: LogitKind, task: Task, labelled: bool) -> Result<()> {
+        if self.weights.logits > 0.0 && self.logits.is_none() {
+            bail!(Unsupported, "logits_weight: one of the models has no output \"logits\"");
+        }
+        if self.weights.logits > 0.0 && of_teacher != self.kind {
+            bail!(
+                InvalidArgument,
+                "logits_weight: the logits of the teacher are {}, but those of the student are {}",
+                of_teacher.describe(),
+                self.kind.describe()
+            );
+        }
+        if self.weights.labels > 0.0 {
+            match task {
+                Task::Generate | Task::Classify if self.logits.is_none() => {
+                    bail!(Unsupported, "labels_weight: one of the models has no output \"logits\"")
+                }
+                Task::Generate => {}
+                Task::Classify if self.kind != LogitKind::Classes => bail!(
+                    Unsupported,
+                    "labels_weight: a label of the text is one class, but the logits of the student are {}: train on \
+                     those of a teacher (logits_weight)",
+                    self.kind.describe()
+                ),
+                Task::Classify if labelled => {}
+                Task::Classify => {
+                    bail!(InvalidArgument, "labels_weight: the text has no classes (\"label\" in .jsonl)")
+                }
+                _ => bail!(Unsupported, "labels_weight applies only to text generation and classification"),
+            }
+        }
+        Ok(())
     }
 }
 

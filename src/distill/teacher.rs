@@ -8,6 +8,7 @@ use super::objective::{self, input};
 use super::signals::Signals;
 use crate::autodiff::Type;
 use crate::call::Call;
+use crate::encoder::LogitKind;
 use crate::error::{Context, Result, bail};
 use crate::graph::edit;
 use crate::inputs::feed::Feed;
@@ -21,6 +22,8 @@ pub struct Teacher {
     feed: Feed,
     /// Names of the outputs to compute, each with the input of the training graph that it becomes.
     outputs: Vec<(String, String)>,
+    /// What the logits are.
+    kind: LogitKind,
     /// Cache of the outputs, if there is one.
     answers: Option<Answers>,
 }
@@ -69,7 +72,7 @@ impl Teacher {
         outputs.retain(|(_, name)| name != input::LOGITS || signals.weights.logits > 0.0);
         let there: Vec<&str> = session.inputs().iter().map(|info| info.name.as_str()).collect();
         let feed = feed.only(&there);
-        Ok((Teacher { session, feed, outputs, answers: None }, known))
+        Ok((Teacher { session, feed, outputs, kind: signals.kind, answers: None }, known))
     }
 
     /// Opens the teacher cache, if the options name one. Fails with `Unsupported` if the width of an output is not
@@ -93,7 +96,8 @@ impl Teacher {
                     "teacher_cache: {output:?} of the teacher cannot be cached, because its width is not known"
                 ),
             };
-            Ok(match name == input::LOGITS {
+            // The most probable entries describe a distribution only, not labels or numbers.
+            Ok(match name == input::LOGITS && self.kind == LogitKind::Classes {
                 true => Kept::Distribution { of_tokens, size: width, likeliest: options.teacher_top_k.min(width) },
                 false => Kept::Vectors { of_tokens, width },
             })

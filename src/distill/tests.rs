@@ -43,7 +43,7 @@ fn batch(tensors: &HashMap<String, Tensor>) -> Batch {
 }
 
 /// Returns losses and gradients of the training graph, by name of the weight.
-fn run(
+pub(super) fn run(
     graphs: &Graphs,
     model: &Model,
     batch: &Batch,

@@ -18,6 +18,7 @@ pub use batches::{Batches, TextOptions};
 pub use classifier::{Classifier, Scores};
 pub(crate) use classifier::{logits, logits_of};
 pub use embedder::{Embedder, EmbedderOptions};
+pub(crate) use scores::LogitKind;
 pub use scores::ScoreFunction;
 pub use tagger::{Aggregation, Span, Tagger, TaggerOptions};
 pub use vectors::Embeddings;

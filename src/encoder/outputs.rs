@@ -59,29 +59,29 @@ pub(super) fn no_logits(model: &Model, dimensions: &str, owner: &str) -> Error {
 /// Returns whether an output contains scores, and not logits or vectors: its name says so, or a softmax or a sigmoid
 /// of the graph computes it, possibly followed by operators that only move or convert values.
 pub(super) fn is_scores(model: &Model, output: &str) -> bool {
-    if names_scores(output) {
-        return true;
-    }
+    names_scores(output) || computes_scores(model, output).is_some()
+}
+
+/// Returns the operator of the graph that computes the scores in an output, a softmax or a sigmoid; `None` if there is
+/// none.
+pub(super) fn computes_scores(model: &Model, output: &str) -> Option<&'static str> {
     let producers = producer_nodes(&model.graph().node);
     let mut value = output;
     for _ in 0..STEPS {
-        let Some(node) = producers.get(value) else { return false };
-        if SCORES.contains(&node.op()) {
-            return true;
+        let node = producers.get(value)?;
+        if let Some(found) = SCORES.iter().find(|op| **op == node.op()) {
+            return Some(found);
         }
-        match node.input_at(0) {
-            Some(input) if MOVES.contains(&node.op()) => value = input,
-            _ => return false,
-        }
+        value = node.input_at(0).filter(|_| MOVES.contains(&node.op()))?;
     }
-    false
+    None
 }
 
 fn names_logits(name: &str) -> bool {
     name.to_lowercase().contains("logit")
 }
 
-fn names_scores(name: &str) -> bool {
+pub(super) fn names_scores(name: &str) -> bool {
     let name = plain_name(name).to_lowercase();
     !name.contains("logit") && ["prob", "scores"].iter().any(|part| name.contains(part))
 }

@@ -1,10 +1,10 @@
 //! The function that converts the logits of a classifier to scores, according to the options and the model's files.
 
-use super::outputs::is_scores;
+use super::outputs::{computes_scores, is_scores, names_scores};
 use crate::choice::choice;
 use crate::error::{Result, bail};
 use crate::likelihood::log_sum_exp;
-use crate::model::{Card, Model};
+use crate::model::{Card, Dim, Model, Task, ValueInfo};
 use serde_json::Value;
 
 choice! {
@@ -106,6 +106,78 @@ fn declared(card: &Card) -> Result<Option<Function>> {
             "{file}: {key} is {value}, which is not known as the function of the scores (Identity, Sigmoid, Softmax or \
              Tanh of torch.nn): select another score function"
         ),
+    }
+}
+
+/// What the logits of a classifier are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum LogitKind {
+    /// Logits of classes, or of tokens, that exclude each other: those of one distribution (softmax).
+    #[default]
+    Classes,
+    /// Logits of labels that do not exclude each other: each label has a probability of its own (sigmoid).
+    Labels,
+    /// Numbers: those of a regression, the only logit of a model, such as a reranker, or scores of an unknown function.
+    Numbers,
+}
+
+impl LogitKind {
+    /// Returns what the logits of a model are. Models that do not classify have logits of tokens.
+    pub fn of(model: &Model) -> LogitKind {
+        match model.card().task {
+            Task::Generate | Task::FillMask | Task::Embed => LogitKind::Classes,
+            _ => LogitKind::of_classifier(model),
+        }
+    }
+
+    /// Returns what the output of a model that classifies has, and whether it has scores (the probabilities of classes
+    /// or labels) instead of their logits.
+    pub fn with_scores(model: &Model) -> (LogitKind, bool) {
+        let Some(output) = output_of(model) else { return (LogitKind::of_classifier(model), false) };
+        let is_named = names_scores(&output.name);
+        match computes_scores(model, &output.name) {
+            Some(op) if op.ends_with("Sigmoid") => (LogitKind::Labels, true),
+            Some(_) => (LogitKind::Classes, true),
+            None if is_named && !output.name.to_lowercase().contains("prob") => (LogitKind::Numbers, true),
+            None => (LogitKind::of_classifier(model), is_named),
+        }
+    }
+
+    fn of_classifier(model: &Model) -> LogitKind {
+        let card = model.card();
+        match by_problem(card).or_else(|| declared(card).ok().flatten()) {
+            Some(Function::Sigmoid) if count_of(model) != Some(1) => LogitKind::Labels,
+            _ if count_of(model) == Some(1) => LogitKind::Numbers,
+            // A CrossEncoder that names Identity may have classes: this is the default of its library for several.
+            Some(Function::Identity) if by_problem(card).is_some() => LogitKind::Numbers,
+            _ => LogitKind::Classes,
+        }
+    }
+
+    /// Returns the words for these logits in messages.
+    pub fn describe(self) -> &'static str {
+        match self {
+            LogitKind::Classes => "classes that exclude each other",
+            LogitKind::Labels => "labels that do not exclude each other (multi_label_classification)",
+            LogitKind::Numbers => "numbers (one logit, a regression, or scores of an unknown function)",
+        }
+    }
+}
+
+/// Returns the output `logits` of a model, or its only output.
+fn output_of(model: &Model) -> Option<ValueInfo> {
+    let mut outputs = model.outputs();
+    match outputs.iter().position(|info| info.name == "logits") {
+        Some(index) => Some(outputs.swap_remove(index)),
+        None => outputs.pop().filter(|_| outputs.is_empty()),
+    }
+}
+
+/// Returns the number of logits for a text or token; `None` if neither the graph nor the configuration says it.
+fn count_of(model: &Model) -> Option<usize> {
+    match output_of(model).and_then(|info| info.shape?.pop()) {
+        Some(Dim::Fixed(size)) => usize::try_from(size).ok(),
+        _ => Some(model.card().class_names().len()).filter(|count| *count > 0),
     }
 }
 

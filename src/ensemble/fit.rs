@@ -110,8 +110,7 @@ impl Ensemble {
         let stop = Stop::new()?;
         let quiet = Call { progress: None, deadline: call.deadline, cancel: call.cancel };
         for (index, member) in self.members.iter().enumerate() {
-            let reading = PerplexityOptions { threads: options.threads, ..PerplexityOptions::default() };
-            let mut reader = Reader::new(runtime, &member.model, &reading, &quiet).at(|| place(index))?;
+            let mut reader = Reader::new(runtime, &member.model, options, &quiet).at(|| place(index))?;
             let mut reading = Reading::default();
             for window in &plan.windows {
                 if keep > 0 && reading.logits.len() * 4 >= keep {

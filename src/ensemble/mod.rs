@@ -26,6 +26,7 @@
 
 mod alike;
 mod chorus;
+mod classes;
 pub mod combine;
 pub mod fit;
 mod fuse;
@@ -42,9 +43,9 @@ pub use merge::{MergeMethod, MergeOptions, merge};
 
 use crate::call::Call;
 use crate::choice::choice;
+use crate::encoder::LogitKind;
 use crate::error::{Context, Result, bail};
 use crate::limits;
-use crate::meaning::Order;
 use crate::model::{Model, Task};
 use crate::report::Report;
 use crate::runtime::{Runtime, SessionOptions};
@@ -179,6 +180,8 @@ pub struct Ensemble {
     members: Vec<Member>,
     options: EnsembleOptions,
     task: Task,
+    /// What the outputs of classifiers have, and whether they are scores instead of logits.
+    kind: (LogitKind, bool),
     vocabularies: Vocabularies,
     notes: Vec<String>,
 }
@@ -190,9 +193,9 @@ impl Ensemble {
     ///
     /// Fails with [`crate::error::Kind::InvalidArgument`] if there is only one model, if the number of weights or
     /// temperatures differs from that of models, or if an option is out of range or does not apply to the method or
-    /// task. Fails with the same kind if the method does not support the task or the number of members, if tasks or
-    /// classes differ, or if vocabularies differ and the options do not allow it. Fails with `LimitExceeded` for too
-    /// many members or candidates. If one member is the cause, the message names it.
+    /// task. Fails with the same kind if the method does not support the task, the kind of logits or the number of
+    /// members, if tasks, classes or kinds of logits differ, or if vocabularies differ and the options do not allow it.
+    /// Fails with `LimitExceeded` for too many members or candidates. If one member is the cause, the message names it.
     pub fn new(models: Vec<Model>, options: EnsembleOptions) -> Result<Ensemble> {
         let count = models.len();
         if count < 2 {
@@ -217,15 +220,17 @@ impl Ensemble {
         }
         let vocabularies = vocabulary::compare(&members, task, options.allow_different_vocabularies)?;
         notes.extend(vocabularies.note());
+        let mut kind = (LogitKind::Classes, false);
         if task == Task::Classify {
-            notes.extend(orders(&members)?.1);
+            notes.extend(classes::orders(&members)?.1);
+            kind = classes::kind(&members, options.method)?;
         }
         notes.extend(shortest(&members, task).map(|length| {
             format!(
                 "members read texts of different lengths: texts are truncated to {length} tokens, the least of them"
             )
         }));
-        Ok(Ensemble { members, options, task, vocabularies, notes })
+        Ok(Ensemble { members, options, task, kind, vocabularies, notes })
     }
 
     /// Returns whether the members must return outputs of the same shapes: they classify or return numbers.
@@ -318,21 +323,6 @@ fn shortest(members: &[Member], task: Task) -> Option<usize> {
     let lengths: Vec<usize> = members.iter().filter_map(length).collect();
     let least = lengths.iter().min().copied().filter(|_| task != Task::Generate)?;
     lengths.iter().any(|length| *length != least).then_some(least)
-}
-
-/// An order of classes; `None` for the present one.
-type ClassOrder = Option<Vec<usize>>;
-
-/// Returns the order in which each member's classes match those of the first (`None` if they already do), and notes.
-/// Fails with [`crate::error::Kind::InvalidArgument`] if a member has different classes.
-fn orders(members: &[Member]) -> Result<(Vec<ClassOrder>, Vec<String>)> {
-    let (mut orders, mut notes) = (vec![None], Vec::new());
-    for (index, member) in members.iter().enumerate().skip(1) {
-        let order = Order::of(members[0].model.card(), member.model.card(), &place(0), &place(index));
-        notes.extend(order.note(&place(0), &place(index)));
-        orders.push(order.mapping()?);
-    }
-    Ok((orders, notes))
 }
 
 /// Returns the name of a member in messages.

@@ -96,18 +96,20 @@ impl Rerank {
         Ok(prompt.clone() + between + &winner.text)
     }
 
-    /// Returns the log-probability `ln p_m` of every text under every generator, as `[generator][text]`. `texts` are
-    /// row indices and tokens.
+    /// Returns the log-probability `ln p_m` of every text under every member, as `[member][text]`. `texts` are row
+    /// indices and tokens. Members with the same generator read the texts together, each at its own temperature.
     fn score(&mut self, texts: &[(usize, &[i64])], call: &Call) -> Result<Vec<Vec<f64>>> {
-        let scores: Vec<Mutex<Vec<f64>>> = self.voices.generators.iter().map(|_| Mutex::default()).collect();
+        let scores: Vec<Mutex<Vec<f64>>> = self.weights.iter().map(|_| Mutex::default()).collect();
         let stop = Stop::new()?;
         let (rows, of_member, temperatures) = (&self.rows, self.voices.of_member.clone(), &self.temperatures);
         let voices = &mut self.voices;
         stop.during(call, || {
             voices.in_lanes(&|voice, generator| {
-                let member = of_member.iter().position(|of| *of == voice).unwrap_or(0);
-                let found = score(generator, rows, texts, temperatures[member], &stop)?;
-                *scores[voice].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found;
+                let members: Vec<usize> = (0..of_member.len()).filter(|member| of_member[*member] == voice).collect();
+                let own: Vec<f64> = members.iter().map(|member| temperatures[*member]).collect();
+                for (member, found) in members.into_iter().zip(score(generator, rows, texts, &own, &stop)?) {
+                    *scores[member].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found;
+                }
                 Ok(())
             })
         })?;
@@ -115,20 +117,20 @@ impl Rerank {
     }
 }
 
-/// Returns the log-probability `ln p` of each text after its row, where `p` is the softmax of the logits divided by
-/// `temperature`.
+/// Returns, for each of `temperatures`, the log-probability `ln p` of each text after its row, where `p` is the softmax
+/// of the logits divided by the temperature.
 fn score(
     generator: &mut Generator,
     rows: &[Vec<i64>],
     texts: &[(usize, &[i64])],
-    temperature: f64,
+    temperatures: &[f64],
     stop: &Stop,
-) -> Result<Vec<f64>> {
+) -> Result<Vec<Vec<f64>>> {
     generator.start(texts.len())?;
     for (index, (row, _)) in texts.iter().enumerate() {
         generator.append(index, Prompt::Tokens(&rows[*row]))?;
     }
-    let mut scores = vec![0.0; texts.len()];
+    let mut scores = vec![vec![0.0; texts.len()]; temperatures.len()];
     let longest = texts.iter().map(|(_, tokens)| tokens.len()).max().unwrap_or(0);
     for step in 0..longest {
         let active: Vec<usize> = (0..texts.len()).filter(|index| step < texts[*index].1.len()).collect();
@@ -136,9 +138,11 @@ fn score(
         for index in active {
             let token = texts[index].1[step];
             let logits = generator.next_logits(index)?;
-            let scaled: Vec<f64> = logits.iter().map(|logit| f64::from(*logit) / temperature).collect();
-            let own = usize::try_from(token).ok().and_then(|token| scaled.get(token));
-            scores[index] += own.map_or(f64::NEG_INFINITY, |own| own - log_sum_exp(&scaled));
+            for (temperature, scores) in temperatures.iter().zip(&mut scores) {
+                let scaled: Vec<f64> = logits.iter().map(|logit| f64::from(*logit) / temperature).collect();
+                let own = usize::try_from(token).ok().and_then(|token| scaled.get(token));
+                scores[index] += own.map_or(f64::NEG_INFINITY, |own| own - log_sum_exp(&scaled));
+            }
             generator.push(index, token)?;
         }
     }
@@ -230,8 +234,7 @@ impl Rows for Rerank {
         let pairs: Vec<(usize, &[i64])> = texts.iter().map(|(row, text)| (*row, text.tokens.as_slice())).collect();
         let scores = self.score(&pairs, call).at(|| "scoring")?;
         let total = |text: usize| -> f64 {
-            let voices = self.voices.of_member.iter().zip(&self.weights);
-            let sum: f64 = voices.map(|(voice, weight)| weight * scores[*voice][text]).sum();
+            let sum: f64 = scores.iter().zip(&self.weights).map(|(scores, weight)| weight * scores[text]).sum();
             sum / (texts[text].1.tokens.len().max(1) as f64).powf(self.length_penalty)
         };
         let mut best: Vec<Option<(f64, usize)>> = vec![None; self.rows.len()];
@@ -287,4 +290,53 @@ fn tell(row: usize, text: &Candidate, on_token: Option<&mut OnToken<'_>>) -> Con
         })?;
     }
     ControlFlow::Continue(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ensemble::tests::fixture;
+    use crate::ensemble::{EnsembleOptions, Method};
+    use crate::model::Model;
+    use crate::runtime::{SessionOptions, test_runtime};
+
+    #[test]
+    fn a_model_that_occurs_twice_scores_at_both_temperatures() {
+        let load = |family: &str| Model::load(&fixture(family)).unwrap();
+        let (twice, other) = (load("llama"), load("gpt2"));
+        let (temperatures, session) =
+            (vec![1.0, 0.7, 0.25], SessionOptions { threads: 1, ..SessionOptions::default() });
+        let options = EnsembleOptions {
+            method: Method::Rerank,
+            temperatures: temperatures.clone(),
+            weights: vec![0.5, 0.3, 0.2],
+            ..EnsembleOptions::default()
+        };
+        let ensemble = Ensemble::new(vec![twice.clone(), other.clone(), twice.clone()], options).unwrap();
+        let (runtime, call) = (test_runtime(), Call::default());
+        let mut rerank = Rerank::new(&ensemble, Voices::new(&ensemble, runtime, &session, &call).unwrap());
+        assert_eq!(rerank.voices.generators.len(), 2);
+        rerank.start(1).unwrap();
+        rerank.append(0, Prompt::Tokens(&[7, 8, 9])).unwrap();
+        let text = [20, 33, 5];
+        let found = rerank.score(&[(0, &text)], &call).unwrap();
+        assert_eq!(found.len(), 3);
+        for (member, model) in [&twice, &other, &twice].into_iter().enumerate() {
+            let mut alone = Generator::new(runtime, model, &session, &call).unwrap();
+            alone.start(1).unwrap();
+            alone.append(0, Prompt::Tokens(&[7, 8, 9])).unwrap();
+            let mut expected = 0.0;
+            for token in text {
+                alone.advance(&call).unwrap();
+                let logits = alone.next_logits(0).unwrap().iter();
+                let scaled: Vec<f64> = logits.map(|logit| f64::from(*logit) / temperatures[member]).collect();
+                expected -= crate::likelihood::surprise(
+                    &scaled.iter().map(|logit| *logit as f32).collect::<Vec<f32>>(),
+                    token as usize,
+                );
+                alone.push(0, token).unwrap();
+            }
+            assert!((found[member][0] - expected).abs() < 1e-4, "member {member}: {found:?} and {expected}");
+        }
+    }
 }

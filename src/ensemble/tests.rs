@@ -8,7 +8,7 @@ use crate::onnx::proto::GraphProto;
 use crate::open;
 use crate::prune::{PruneMethod, PruneOptions, prune};
 use crate::runtime::testing::{graph, node, value, weight};
-use crate::runtime::{Session, Stop, Tensor, test_deps, test_runtime};
+use crate::runtime::{Execution, Session, Stop, Tensor, test_deps, test_runtime};
 use crate::source::{Dialect, LoadOptions};
 use crate::text::{GenerateOptions, Generator, Prompt, SamplingOptions};
 use std::path::{Path, PathBuf};
@@ -413,4 +413,18 @@ fn what_does_not_go_together_is_refused_by_name() {
     assert!(refused(vec![llama(), llama()], options).1.contains("temperature of member 2"));
     let options = EnsembleOptions { candidates: 2, ..plain() };
     assert!(refused(vec![llama(), llama()], options).1.contains("rerank"));
+}
+
+#[test]
+fn weights_are_fitted_where_the_options_say() {
+    let ensemble = Ensemble::new(vec![smollm2(), smollm2()], EnsembleOptions::default()).unwrap();
+    // The CPU has no device 1.
+    let options = fit::FitOptions {
+        execution: Execution { device_id: 1, ..Execution::default() },
+        max_tokens: 16,
+        ..fit::FitOptions::default()
+    };
+    let text = "The cat sat on the mat and looked at the dog. ".repeat(4);
+    let e = ensemble.fit(test_runtime(), &text, &options, &Call::default()).err().unwrap();
+    assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains("member 1"), "{e}");
 }

@@ -1,6 +1,7 @@
 //! The nodes that combine the outputs of the members. The formulas are those of [`super::super::combine`], in float32.
 
 use super::join::Join;
+use crate::encoder::LogitKind;
 use crate::ensemble::{Ensemble, Method};
 use crate::error::{Result, bail};
 use crate::graph::builder::{Naming, NodeBuilder};
@@ -75,6 +76,23 @@ impl Nodes {
 
     fn log_softmax(&mut self, value: &str) -> String {
         self.op_with("LogSoftmax", &[value], vec![int_attribute("axis", -1)])
+    }
+
+    /// Adds the logits of scores, which are the probabilities of classes or of labels, and returns their name.
+    fn logits(&mut self, scores: &str, kind: LogitKind) -> String {
+        let least = self.number(f64::from(f32::MIN_POSITIVE));
+        let log = |nodes: &mut Nodes, value: &str| {
+            let value = nodes.op("Max", &[value, &least]);
+            nodes.op("Log", &[&value])
+        };
+        let yes = log(self, scores);
+        if kind != LogitKind::Labels {
+            return yes;
+        }
+        let one = self.number(1.0);
+        let rest = self.op("Sub", &[&one, scores]);
+        let no = log(self, &rest);
+        self.op("Sub", &[&yes, &no])
     }
 
     fn scaled(&mut self, value: &str, factor: f64) -> String {
@@ -185,13 +203,38 @@ impl Nodes {
     }
 }
 
+/// Adds the combination of the logits of tokens or classes, or of their scores, as the output `name`. Scores are
+/// combined by their logits, and the output has scores again. Fails like [`distribution`].
+pub fn combined(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
+    let (kind, scores) = ensemble.kind;
+    let of_kind = |nodes: &mut Nodes, rows: &[String], name: &str| match kind {
+        LogitKind::Classes => distribution(nodes, ensemble, rows, name),
+        LogitKind::Labels => labels(nodes, ensemble, rows, name),
+        LogitKind::Numbers => {
+            let rows = scaled(nodes, ensemble, rows);
+            number(nodes, ensemble, &rows, name);
+            Ok(())
+        }
+    };
+    if !scores || kind == LogitKind::Numbers {
+        return of_kind(nodes, rows, name);
+    }
+    let logits: Vec<String> = rows.iter().map(|row| nodes.logits(row, kind)).collect();
+    let inner = nodes.fresh("combined");
+    of_kind(nodes, &logits, &inner)?;
+    match kind {
+        LogitKind::Labels => nodes.op_to("Sigmoid", &[&inner], name, Vec::new()),
+        _ => nodes.op_to("Softmax", &[&inner], name, vec![int_attribute("axis", -1)]),
+    }
+    Ok(())
+}
+
 /// Adds the combination of logits, whose last dimension is tokens or classes, as log-probabilities: the output `name`.
 /// Fails with `Internal` for the methods `rerank` and `concat`, which do not combine distributions.
-pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
+fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
     let members = ensemble.members();
     let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
-    let scaled: Vec<String> =
-        rows.iter().zip(members).map(|(row, member)| nodes.scaled(row, 1.0 / member.temperature)).collect();
+    let scaled = scaled(nodes, ensemble, rows);
     let method = ensemble.options().method;
     let logs: Vec<String> = match method {
         Method::Logits | Method::Vote => Vec::new(),
@@ -241,6 +284,75 @@ pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], nam
         nodes.op_to("Identity", &[&combined], name, Vec::new());
     }
     Ok(())
+}
+
+/// Adds a division of each member's logits by the temperature of the member, and returns the names of the quotients.
+fn scaled(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String]) -> Vec<String> {
+    let members = ensemble.members();
+    rows.iter().zip(members).map(|(row, member)| nodes.scaled(row, 1.0 / member.temperature)).collect()
+}
+
+/// Adds the combination of logits of labels that do not exclude each other. Each label has the probabilities of two
+/// classes, yes (the sigmoid of its logit) and no, which are combined by the method. The output `name` is the logit of
+/// the combined probability of yes; for [`Method::Max`] that of the largest probability of yes.
+///
+/// Fails with `Internal` for methods that do not combine classes.
+fn labels(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
+    let weights: Vec<f64> = ensemble.members().iter().map(|member| member.weight).collect();
+    let scaled = scaled(nodes, ensemble, rows);
+    let combined = match ensemble.options().method {
+        Method::Mean | Method::Weighted => log_odds(nodes, &scaled, &weights),
+        method @ (Method::Logits | Method::Product) => {
+            let power = if method == Method::Logits { 1.0 } else { weights.len() as f64 };
+            let weighted = scaled.iter().zip(&weights).filter(|(_, w)| **w > 0.0);
+            let terms: Vec<String> = weighted.map(|(row, w)| nodes.scaled(row, power * w)).collect();
+            nodes.sum(&terms)
+        }
+        Method::Max => {
+            let values: Vec<&str> = scaled.iter().map(String::as_str).collect();
+            nodes.op("Max", &values)
+        }
+        Method::Median => {
+            let middle = nodes.middle(&scaled);
+            if middle.len() == 1 { middle[0].clone() } else { log_odds(nodes, &middle, &[0.5, 0.5]) }
+        }
+        Method::Vote => {
+            let zero = nodes.number(0.0);
+            let (mut yes, mut no) = (Vec::new(), Vec::new());
+            for (row, weight) in scaled.iter().zip(&weights) {
+                let votes = nodes.op("Greater", &[row, &zero]);
+                let other = nodes.op("Not", &[&votes]);
+                for (votes, sums) in [(votes, &mut yes), (other, &mut no)] {
+                    let votes = nodes.cast(&votes, DataType::Float32);
+                    sums.push(nodes.scaled(&votes, *weight));
+                }
+            }
+            let [yes, no] = [yes, no].map(|votes| {
+                let sum = nodes.sum(&votes);
+                nodes.op("Log", &[&sum])
+            });
+            nodes.op("Sub", &[&yes, &no])
+        }
+        method => bail!(Internal, "the method {method:?} does not combine labels"),
+    };
+    nodes.op_to("Identity", &[&combined], name, Vec::new());
+    Ok(())
+}
+
+/// Adds the logit of the weighted mean of the sigmoids of logits, and returns its name.
+fn log_odds(nodes: &mut Nodes, rows: &[String], weights: &[f64]) -> String {
+    let (mut yes, mut no) = (Vec::new(), Vec::new());
+    for (row, weight) in rows.iter().zip(weights) {
+        // ln σ(z) is -softplus(-z), and ln (1 - σ(z)) is -softplus(z).
+        let opposite = nodes.op("Neg", &[row]);
+        for (row, logs) in [(opposite.as_str(), &mut yes), (row.as_str(), &mut no)] {
+            let less = nodes.op("Softplus", &[row]);
+            let log = nodes.op("Neg", &[&less]);
+            logs.push(nodes.plus(&log, weight.ln()));
+        }
+    }
+    let (yes, no) = (nodes.log_sum(&yes), nodes.log_sum(&no));
+    nodes.op("Sub", &[&yes, &no])
 }
 
 fn vote(nodes: &mut Nodes, rows: &[String], weights: &[f64]) -> String {

@@ -2,8 +2,10 @@
 //!
 //! `join` combines the members' graphs over common inputs, and `heads` their outputs. The result is an ordinary model
 //! of standard operators (and those of the members): it is saved, loaded, run and measured like any other. The `logits`
-//! of a fused decoder are log-probabilities, and its caches have the usual names, with layers numbered consecutively
-//! from member to member, so that it can be used like one decoder.
+//! of a fused decoder or classifier are log-probabilities (those of labels that do not exclude each other the logits of
+//! the combined probabilities, those of one class the combined number; scores stay scores), and the caches of a decoder
+//! have the usual names, with layers numbered consecutively from member to member, so that it can be used like one
+//! decoder.
 
 mod heads;
 mod join;
@@ -136,7 +138,7 @@ fn logits(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
     }
     let keep = join.logits_to_keep();
     let classes = ensemble.task() == Task::Classify;
-    let orders = if classes { super::orders(ensemble.members())?.0 } else { vec![None; infos.len()] };
+    let orders = if classes { super::classes::orders(ensemble.members())?.0 } else { vec![None; infos.len()] };
     let mut nodes = Nodes::new(join);
     let mut rows = Vec::new();
     for (index, info) in infos.iter().enumerate() {
@@ -154,7 +156,7 @@ fn logits(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
         rows.push(value);
     }
     let name = infos[0].name.clone();
-    heads::distribution(&mut nodes, ensemble, &rows, &name)?;
+    heads::combined(&mut nodes, ensemble, &rows, &name)?;
     let (made, constants) = nodes.into_parts();
     join.add(made, constants);
     let mut dims = shape.unwrap_or_else(|| vec![Dim::Symbolic(String::new()); rank]);
