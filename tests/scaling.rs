@@ -54,6 +54,10 @@ fn smoothing_moves_the_spread_of_activations_into_weights() {
                     _ => calibrated(&model, &data, &options),
                 };
                 let result = result.unwrap().0;
+                // A scaling that is quantized itself would round the activations before it.
+                assert!(
+                    !result.graph().initializer.iter().any(|t| t.name.as_deref().unwrap().contains("factor_uint8"))
+                );
                 let multiplications =
                     result.graph().node.iter().filter(|n| n.input.iter().any(|i| i.contains("factor"))).count();
                 (error(&run(&model, &data)[..1], &run(&result, &data)[..1]), multiplications)
@@ -115,6 +119,46 @@ fn awq_scales_what_matters_and_folds_it_into_the_weight_before() {
     assert!(square(&spread) < square(&rounded), "{} {}", square(&spread), square(&rounded));
     let half = quantize(&model, &options(Algorithm::Hqq), &Call::default()).unwrap().0;
     assert!(square(&half) < 2.0 * square(&rounded));
+}
+
+/// A product of one column has no column for each value of a product that it is multiplied by.
+#[test]
+fn a_gate_of_one_value_has_no_channels() {
+    let tensors = vec![weight("gate", &[64, 1]), weight("up", &[64, 64]), weight("down", &[64, 32])];
+    let data = input("x", &[64, 64]);
+    for order in [["g", "u"], ["u", "g"]] {
+        let nodes = vec![
+            op("MatMul", &["x", "gate"], &["g"], &[]),
+            op("MatMul", &["x", "up"], &["u"], &[]),
+            op("Mul", &order, &["h"], &[]),
+            op("MatMul", &["h", "down"], &["y"], &[]),
+        ];
+        let (x, y) = (value("x", Float32, &[-1, 64]), value("y", Float32, &[-1, 32]));
+        let model = model(17, vec![x], vec![y], tensors.clone(), nodes);
+        let lost = |options: QuantizeOptions| {
+            let result = match options.smooth_quant > 0.0 || options.algorithm == Algorithm::Awq {
+                true => calibrated(&model, &data, &options),
+                false => quantize(&model, &options, &Call::default()),
+            };
+            error(&run(&model, &data), &run(&result.unwrap().0, &data))
+        };
+        let dynamic = |smooth_quant| {
+            let quantize_type = QuantizeType::Dynamic;
+            QuantizeOptions { smooth_quant, quantize_type, ..options() }
+        };
+        let in_blocks = |algorithm| QuantizeOptions {
+            quantize_type: QuantizeType::WeightOnly,
+            bits: 4,
+            block_size: 32,
+            accuracy_level: 1,
+            algorithm,
+            ..options()
+        };
+        let (rough, smooth) = (lost(dynamic(0.0)), lost(dynamic(0.5)));
+        assert!(smooth < 2.0 * rough, "{order:?}: {smooth}, without {rough}");
+        let (rounded, scaled) = (lost(in_blocks(Algorithm::Rtn)), lost(in_blocks(Algorithm::Awq)));
+        assert!(scaled < 2.0 * rounded, "{order:?}: {scaled}, without {rounded}");
+    }
 }
 
 #[test]

@@ -186,6 +186,13 @@ fn a_bias_beyond_32_bits_of_its_scale_is_kept() {
     let tensors = vec![floats("tiny", &[4, 4, 3, 3], &tiny), floats("offset", &[4], &[0.5, -1.0, 2.0, 0.0])];
     let tail = vec![conv("a", "tiny", Some("offset"), "b")];
     check(&between(tail, ("b", 4), tensors), &picture(), 0.03);
+    // A bias of one value belongs to all channels.
+    let mut narrow = smooth(8 * 4, 1.0);
+    (0..8).for_each(|row| narrow[row * 4 + 2] *= 1e-12);
+    let tensors = vec![floats("narrow", &[8, 4], &narrow), floats("one", &[1], &[2.0])];
+    let (x, y) = (value("x", Float32, &[-1, 8]), value("y", Float32, &[-1, 4]));
+    let nodes = vec![op("Gemm", &["x", "narrow", "one"], &["y"], &[])];
+    check(&model(17, vec![x], vec![y], tensors, nodes), &input("x", &[16, 8]), 0.03);
 }
 
 #[test]

@@ -149,11 +149,19 @@ fn place(view: &View<'_>, group: &Group<'_>, products: &[usize]) -> Place {
             && !own(before)
             && view.node(0, before).is("MatMul")
             && view.uses(0, &node.input[input]).len() == 1
+            && outputs(view, before) == Some(group.size)
         {
             return Place::Columns { node: before };
         }
     }
     Place::Own
+}
+
+/// Returns the number of outputs of a product; `None` if its weight is not a constant. Values of a product with one
+/// output may be multiplied by more values, and then have no factor for each.
+fn outputs(view: &View<'_>, index: usize) -> Option<usize> {
+    let product = product(view, index, view.node(0, index))?;
+    Some(if product.inputs_are_rows { product.matrix.columns } else { product.matrix.rows })
 }
 
 /// Returns the elements of a constant float32 vector; `None` for other values.

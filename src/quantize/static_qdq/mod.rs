@@ -37,6 +37,8 @@ use weights::Int8Matrix;
 
 /// The width of a range beyond which an activation contains values without meaning, such as those of a mask.
 const WIDEST: f32 = 1e6;
+/// The reason why a node that SmoothQuant adds stays float.
+const SMOOTHS: &str = "it scales activations, which are rounded only then";
 /// The duration of a run above which models are not timed.
 const SHORT: Duration = Duration::from_millis(250);
 
@@ -60,7 +62,7 @@ pub struct Ready<'w> {
     ranges: HashMap<String, Range>,
     /// Names of `MatMul` nodes whose bias is the constant that the following `Add` adds.
     biased: HashSet<String>,
-    /// Reasons why nodes stay float because ONNX Runtime computes them differently, by name.
+    /// Reasons why nodes stay float by name: ONNX Runtime computes them differently, or they smooth activations.
     faulty: HashMap<String, String>,
 }
 
@@ -121,10 +123,13 @@ impl<'w> Ready<'w> {
             gone.extend(more);
             model = folded;
         }
+        let (ranges, mut faulty) = (HashMap::new(), HashMap::new());
         if let Some(smoothed) = smoothed(&model, options, Data { runtime, batches: &batches }, call)? {
+            let known: HashSet<Option<String>> = model.graph().node.iter().map(|node| node.name.clone()).collect();
+            let added = smoothed.graph().node.iter().filter(|node| !known.contains(&node.name));
+            faulty.extend(added.map(|node| (node.label().to_owned(), SMOOTHS.to_owned())));
             model = smoothed;
         }
-        let (ranges, faulty) = (HashMap::new(), HashMap::new());
         Ok(Ready { run, runtime, model, gone, batches, ranges, biased: normal.fixed, faulty })
     }
 

@@ -120,7 +120,10 @@ fn make_room(selection: &Selection<'_, '_>, coded: &HashMap<String, Coded>, weig
         };
         let alpha = if node.is("Gemm") { node.float("alpha", 1.0) } else { 1.0 };
         let (_, channel) = selection.channels(weighted);
-        scales::make_room(&mut weights[weighted.weight], &values, input.values.scale * alpha, channel);
+        let matrix = &mut weights[weighted.weight];
+        // A bias of one value is added to all channels.
+        let values = if values.len() == 1 { vec![values[0]; matrix.scales.len()] } else { values };
+        scales::make_room(matrix, &values, input.values.scale * alpha, channel);
     }
 }
 

@@ -19,9 +19,10 @@ use crate::call::{Call, Stage, Ticket};
 use crate::error::{Context, Result};
 use crate::files::Scratch;
 use crate::onnx::proto::TensorProto;
-use crate::runtime::Stop;
+use crate::runtime::{Stop, Tensor};
 use jobs::{Job, jobs};
 use moments::{Moments, Solver};
+use patches::Window;
 use std::collections::HashMap;
 
 /// The changed weights, with notes on the others.
@@ -92,13 +93,21 @@ fn change(run: &Run<'_>, plan: &Plan, jobs: &[Job], masks: Vec<TensorProto>) -> 
     masks.into_iter().for_each(|mask| walk.replace(mask));
     let mut solver = Solver { products: Products::new(runtime, threads)?, scratch: Scratch::new(&folder), stop };
     let mut known: Option<(Key<'_>, Moments)> = None;
+    let mut read: HashMap<&str, Vec<Tensor>> = HashMap::new();
     let mut changed = Changed::default();
-    for job in jobs {
+    for (index, job) in jobs.iter().enumerate() {
         ticket.check()?;
-        let key = (job.input.as_str(), job.kept.as_slice(), job.bias.is_some());
+        let key = (job.input.as_str(), job.kept.as_slice(), job.bias.is_some(), job.window.as_ref());
         if known.as_ref().is_none_or(|(of, _)| *of != key) {
-            let x = walk.value(&job.input, stop)?;
+            // The walk may have dropped a value that it returned before.
+            let x = match read.remove(key.0) {
+                Some(x) => x,
+                None => walk.value(&job.input, stop)?,
+            };
             known = Some((key, solver.moments(job, batches, &x).at(|| format!("value {:?}", job.input))?));
+            if jobs[index + 1..].iter().any(|later| later.input == job.input) {
+                read.insert(key.0, x);
+            }
         }
         let Some((_, moments)) = &known else { continue };
         let inputs = job.size();
@@ -117,8 +126,9 @@ fn change(run: &Run<'_>, plan: &Plan, jobs: &[Job], masks: Vec<TensorProto>) -> 
     Ok(changed)
 }
 
-/// The key of moments: the name of the value, its kept elements, and whether means are subtracted.
-type Key<'k> = (&'k str, &'k [u32], bool);
+/// The key of moments: the name of the value, its kept elements, whether means are subtracted, and the window of a
+/// convolution.
+type Key<'k> = (&'k str, &'k [u32], bool, Option<&'k Window>);
 
 pub fn named(tensor: TensorProto, name: &str) -> TensorProto {
     TensorProto { name: Some(name.to_owned()), ..tensor }

@@ -8,6 +8,7 @@ use crate::runtime::Tensor;
 const ROWS_PER_ELEMENT: usize = 8;
 
 /// The window of a convolution, for each spatial dimension.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Window {
     sizes: Vec<usize>,
     strides: Vec<usize>,
