@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod heads;
 mod layers;
 mod models;
 mod numbers;

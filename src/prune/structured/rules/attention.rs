@@ -3,6 +3,7 @@
 use super::super::analysis::{Analysis, Follow, Judged, Value};
 use super::super::axes::{Axis, AxisId, is_fixed};
 use crate::onnx::proto::NodeProto;
+use std::ops::Range;
 
 /// Divides two axes into `steps` parts of equal length, and joins all elements of part `i` of both.
 fn in_steps(cx: &mut Analysis<'_>, a: AxisId, b: AxisId, steps: usize) {
@@ -31,12 +32,41 @@ fn together(cx: &mut Analysis<'_>, axes: &[Axis], steps: i64) -> Judged<()> {
     Ok(())
 }
 
-/// Blocks the axes of the inputs of a node from `first` on, such as tables, lengths and masks.
-fn block_from<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, first: usize) {
-    for name in node.input.iter().skip(first) {
+/// Blocks the axes of some inputs of a node, such as tables, lengths and masks.
+fn block_inputs<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, inputs: Range<usize>) {
+    for name in node.input.iter().take(inputs.end).skip(inputs.start) {
         let axes = cx.values.get(name.as_str()).map(|value| value.axes.clone()).unwrap_or_default();
         axes.iter().for_each(|axis| cx.block(*axis, "it is used head by head"));
     }
+}
+
+/// Returns the axes of the heads of the inputs of a `GroupQueryAttention` that have one value or matrix per head: the
+/// bias of the scores `[batch or 1, heads or 1, tokens, tokens]` and the sinks `[heads]`. Blocks all other axes of the
+/// inputs after the cache. Fails for inputs and outputs whose heads are not followed.
+fn per_head<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, heads: i64) -> Judged<Vec<Axis>> {
+    const BIAS: usize = 10;
+    const SINK: usize = 11;
+    let scores = node.output.get(3).is_some_and(|name| !name.is_empty());
+    if scores || (SINK + 1..node.input.len()).any(|index| node.input_at(index).is_some()) {
+        return Err("it has scales or scores of its heads");
+    }
+    let mut axes = Vec::new();
+    for (index, rank, at) in [(BIAS, 4, 1), (SINK, 1, 0)] {
+        let Some(value) = cx.optional(node, index)? else { continue };
+        let whole = value.rank() == rank && (value.dims[at] == [heads; 2] || index == BIAS && value.dims[at] == [1, 1]);
+        if !whole {
+            return Err("its heads do not match its shapes");
+        }
+        let others = value.axes.iter().enumerate().filter(|(axis, _)| *axis != at);
+        others.for_each(|(_, axis)| cx.block(*axis, "it is used head by head"));
+        if index == BIAS && value.dims[at] == [1, 1] && heads != 1 {
+            cx.block(value.axes[at], "it is used head by head"); // All heads share the bias.
+        } else {
+            axes.push(value.axes[at]);
+        }
+    }
+    block_inputs(cx, node, 5..BIAS);
+    Ok(axes)
 }
 
 fn last(value: &Value<'_>) -> Axis {
@@ -78,7 +108,7 @@ pub fn group_query<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()>
             cache.push(past);
         }
     }
-    block_from(cx, node, 5);
+    axes.extend(per_head(cx, node, heads)?);
     together(cx, &axes, kv_heads)?;
     let size = q.dims[2][0] / heads;
     if let (Axis::Units(q), Axis::Units(k)) = (last(&q), last(&k)) {
@@ -104,7 +134,7 @@ fn packed<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, (heads,
     if !fits || x.dims[2][0] % all != 0 {
         return Err("its heads do not match its shapes");
     }
-    block_from(cx, node, 5);
+    let own = per_head(cx, node, heads)?;
     let size = x.dims[2][0] / all;
     let mut dims = x.dims.clone();
     dims[2] = [heads * size; 2];
@@ -126,6 +156,7 @@ fn packed<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, (heads,
         parts.push(part);
     }
     parts.extend(past.iter().flatten().filter(|past| past.rank() == 4).map(|past| past.axes[1]));
+    parts.extend(own);
     together(cx, &parts, kv_heads)?;
     if let (Axis::Units(q), Axis::Units(k)) = (parts[1], parts[2]) {
         cx.follows.push(Follow::Attribute { node: cx.at, name: "num_heads", axis: q, per: size });
@@ -171,7 +202,7 @@ pub fn multi_head<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> 
 /// `[batch, tokens, heads * size]`, whole heads can be cut if their number is given.
 pub fn rotary<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
-    block_from(cx, node, 1);
+    block_inputs(cx, node, 1..node.input.len());
     let mut axes = x.axes.clone();
     match (x.rank(), node.int("num_heads", 0)) {
         (4, 0) => {

@@ -76,7 +76,8 @@ pub fn block_spatial(cx: &mut Analysis<'_>, x: &Value<'_>) {
     x.axes.iter().skip(2).for_each(|axis| cx.block(*axis, "its window slides over this axis"));
 }
 
-/// Rule for pooling: the output has the channels of the input.
+/// Rule for pooling: the output has the channels of the input. The indices of `MaxPool` count elements of all channels,
+/// so with them no channel can be cut.
 pub fn pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let kernel = node.attribute("kernel_shape").map(|a| a.ints.clone()).unwrap_or_default();
@@ -92,8 +93,21 @@ pub fn pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     for (index, dim) in x.dims[2..].iter().enumerate() {
         dims.push(window.out(index, *dim, node.int("ceil_mode", 0) != 0)?);
     }
+    if node.output.iter().skip(1).any(|name| is_used(cx, name)) {
+        const TEXT: &str = "its indices depend on the number of channels";
+        cx.refuse(node, TEXT);
+        let axes: Vec<Axis> = dims.iter().map(|_| cx.fixed(TEXT)).collect();
+        (0..node.output.len()).for_each(|index| cx.set(node, index, dims.clone(), axes.clone()));
+        return Ok(());
+    }
     spread(cx, node, &x, dims);
     Ok(())
+}
+
+/// Returns whether a node or the caller reads a value.
+fn is_used(cx: &Analysis<'_>, name: &str) -> bool {
+    !name.is_empty() && cx.consumers_of.contains_key(name)
+        || cx.graph.output.iter().any(|output| output.name.as_deref() == Some(name))
 }
 
 /// Rule for global pooling: the output has the channels of the input.
