@@ -3,14 +3,14 @@
 use crate::models::outputs_of;
 use crate::random::Random;
 use crate::run;
-use crate::support::build::{model, value, weight};
+use crate::support::build::{model, value};
 use crate::support::runtime;
 use optimize::calibrate::Batch;
 use optimize::call::Call;
 use optimize::error::Kind;
 use optimize::graph::edit::{float_tensor, int_attribute, ints_attribute, node};
 use optimize::model::Model;
-use optimize::onnx::dtype::DataType::{Float32, Int32, Int64};
+use optimize::onnx::dtype::DataType::Float32;
 use optimize::onnx::proto::NodeProto;
 use optimize::open;
 use optimize::prune::structured::{Data, Importance, PruneOptions, structured};
@@ -241,64 +241,6 @@ fn convolutions_with_different_windows_make_up_each_for_itself() {
     let scale = outputs[0].iter().fold(1f32, |most, v| most.max(v.abs()));
     for (a, b) in outputs[0].iter().zip(&outputs[1]) {
         assert!((a - b).abs() < 1e-4 * scale, "{a} and {b}");
-    }
-}
-
-/// Returns why nothing can be cut from a model.
-fn kept_because(model: &Model) -> String {
-    structured(model, &PruneOptions::structured(), None, &Call::default()).err().unwrap().to_string()
-}
-
-#[test]
-fn channels_stay_if_indices_of_pooling_are_read() {
-    let weights = vec![weight("a", &[8, 3, 3, 3]), weight("b", &[4, 8, 1, 1])];
-    let made = |read: bool| {
-        let mut pool = node("MaxPool", &["h"], if read { &["p", "places"] } else { &["p"] });
-        pool.attribute = vec![ints_attribute("kernel_shape", &[2, 2]), ints_attribute("strides", &[2, 2])];
-        let mut nodes = vec![node("Conv", &["x", "a"], &["h"]), pool, node("Conv", &["p", "b"], &["y"])];
-        let mut outputs = vec![value("y", Float32, &[-1, 4, 5, 5])];
-        if read {
-            let most = node("ReduceMax", &["places"], &["most"]);
-            nodes.push(NodeProto { attribute: vec![int_attribute("keepdims", 0)], ..most });
-            outputs.push(value("most", Int64, &[]));
-        }
-        model(17, vec![value("x", Float32, &[-1, 3, 12, 12])], outputs, weights.clone(), nodes)
-    };
-    assert!(structured(&made(false), &PruneOptions::structured(), None, &Call::default()).is_ok());
-    let reason = kept_because(&made(true));
-    assert!(reason.contains("its indices count the elements of all channels"), "{reason}");
-}
-
-#[test]
-fn heads_with_values_of_their_own_stay() {
-    let made = |extra: &[&str]| {
-        let mut weights: Vec<_> = [("q", 32), ("k", 16), ("v", 16)].map(|(name, n)| weight(name, &[24, n])).into();
-        weights.extend([weight("o", &[32, 24]), weight("sink", &[4]), weight("bias", &[1, 4, 5, 5])]);
-        weights.extend([weight("shared", &[1, 1, 5, 5])]);
-        let inputs = [&["qs", "ks", "vs", "", "", "lengths", "total", "", "", ""], extra].concat();
-        let attention = NodeProto {
-            domain: Some("com.microsoft".into()),
-            attribute: vec![int_attribute("num_heads", 4), int_attribute("kv_num_heads", 2)],
-            ..node("GroupQueryAttention", &inputs, &["heads"])
-        };
-        let nodes = vec![
-            node("MatMul", &["x", "q"], &["qs"]),
-            node("MatMul", &["x", "k"], &["ks"]),
-            node("MatMul", &["x", "v"], &["vs"]),
-            attention,
-            node("MatMul", &["heads", "o"], &["y"]),
-        ];
-        let lengths = [value("lengths", Int32, &[-1]), value("total", Int32, &[])];
-        let inputs = [vec![value("x", Float32, &[-1, 5, 24])], lengths.into()].concat();
-        model(17, inputs, vec![value("y", Float32, &[-1, 5, 24])], weights, nodes)
-    };
-    for extra in [&[][..], &["shared"]] {
-        let result = structured(&made(extra), &PruneOptions::structured(), None, &Call::default());
-        assert!(result.is_ok(), "{extra:?}: {}", result.err().unwrap());
-    }
-    for extra in [&["", "sink"][..], &["bias"]] {
-        let reason = kept_because(&made(extra));
-        assert!(reason.contains("its heads have sinks, biases or scales of their own"), "{extra:?}: {reason}");
     }
 }
 

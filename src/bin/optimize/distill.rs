@@ -3,6 +3,7 @@
 use crate::common::{self, Device, Machine, Output, Page, Target};
 use crate::progress::Bar;
 use crate::read;
+use crate::signals::Running;
 use crate::table::Table;
 use clap::Args;
 use optimize::call::Stage;
@@ -139,6 +140,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let runtime = arguments.machine.runtime()?;
         let teacher = common::load(&arguments.teacher, bar)?;
         let student = student(&arguments.student, &teacher, bar)?;
+        let _running = Running::begin();
         let target = Target::prepare(&arguments.output)?;
         let tell = |moment: &Moment| {
             bar.say(Stage::DISTILL, &line(moment), fields(moment));

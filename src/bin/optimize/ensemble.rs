@@ -3,6 +3,7 @@
 use crate::common::{self, Machine, Output, Target};
 use crate::generate::{self, Prompts, Writing};
 use crate::read;
+use crate::signals::Running;
 use crate::table::Table;
 use clap::Args;
 use optimize::ensemble::fit::FitOptions;
@@ -188,6 +189,7 @@ fn merged(arguments: &Arguments, method: MergeMethod, models: &[Model], bar: &cr
     // The parser requires --output together with --merge.
     let Some(output) = &arguments.output else { bail!(InvalidArgument, "--merge needs --output") };
     let base = arguments.merging.base.as_ref().map(|path| common::load(path, bar)).transpose()?;
+    let _running = Running::begin();
     let target = Target::prepare(output)?;
     let options = MergeOptions {
         method,
@@ -210,6 +212,7 @@ fn save(
     report: &mut Report,
     bar: &crate::progress::Bar,
 ) -> Result<()> {
+    let _running = Running::begin();
     let target = Target::prepare(output)?;
     let saved = bar.call(|call| model.save(&target.file, ExternalData::Auto, call))?;
     target.carry_along(model)?;

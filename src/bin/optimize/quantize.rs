@@ -3,6 +3,7 @@
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Page, Target};
 use crate::read::CalibrationData;
+use crate::signals::Running;
 use crate::table;
 use crate::technique::{Made, Storage, external_data};
 use clap::Args;
@@ -166,6 +167,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let calibration = arguments.calibration.as_deref().map(CalibrationData::open).transpose()?;
     let report = common::with_bar(&arguments.reporting, |bar| {
         let model = common::load(&arguments.model, bar)?;
+        let _running = Running::begin();
         let target = Target::prepare(&arguments.output)?;
         let options = options(arguments, &model, &target);
         let (result, mut report) = match &calibration {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 static CANCEL: LazyLock<Cancel> = LazyLock::new(Cancel::new);
 /// The signal that arrived first; 0 if none has arrived.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
-/// The number of running calls that [`CANCEL`] can cancel.
+/// The number of values of [`Running`]: of calls that [`CANCEL`] can cancel, and of commands.
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
 /// Installs the signal handlers. If that fails, signals end the process, as without this function.
@@ -48,17 +48,27 @@ fn wait(signal: i32, mut reader: PipeReader) {
     }
 }
 
+/// While a value of this type exists, the first signal does not end the process at once, but cancels calls, also those
+/// that begin later. A command that has something to remove at its end creates one before.
+pub struct Running(());
+
+impl Running {
+    /// Returns a new value.
+    pub fn begin() -> Running {
+        CALLS.fetch_add(1, Ordering::SeqCst);
+        Running(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        CALLS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Calls `body` with a cancel token that the first signal fires, and returns its result.
 pub fn cancelling<T>(body: impl FnOnce(&Cancel) -> T) -> T {
-    /// A guard that counts the call, also if `body` panics.
-    struct Running;
-    impl Drop for Running {
-        fn drop(&mut self) {
-            CALLS.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-    CALLS.fetch_add(1, Ordering::SeqCst);
-    let _running = Running;
+    let _running = Running::begin();
     body(&CANCEL)
 }
 

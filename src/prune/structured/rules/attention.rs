@@ -73,26 +73,10 @@ fn last(value: &Value<'_>) -> Axis {
     value.axes[value.rank() - 1]
 }
 
-/// The index of the input of `GroupQueryAttention` with a bias of the scores, `[batch, heads, tokens, tokens]`.
-const BIAS_OF_SCORES: usize = 10;
-/// The indices of its inputs with values per head: sinks, and scales of the cache.
-const PER_HEAD: [usize; 3] = [11, 12, 13];
-
-/// Fails if a `GroupQueryAttention` has inputs with a value for each head.
-fn no_values_per_head<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
-    let each = PER_HEAD.iter().any(|index| node.input_at(*index).is_some());
-    let shared = |bias: Value<'m>| bias.rank() == 4 && bias.dims[1] == [1, 1];
-    if each || node.input_at(BIAS_OF_SCORES).is_some() && !cx.input(node, BIAS_OF_SCORES).cloned().is_ok_and(shared) {
-        return Err("its heads have sinks, biases or scales of their own");
-    }
-    Ok(())
-}
-
 /// Rule for `GroupQueryAttention` on queries, keys and values `[batch, tokens, heads * size]` with a cache `[batch,
 /// kv_heads, tokens, size]`.
 pub fn group_query<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let (heads, kv_heads) = (node.int("num_heads", 0), node.int("kv_num_heads", 0));
-    no_values_per_head(cx, node)?;
     let q = cx.input(node, 0)?.clone();
     let (Some(k), Some(v)) = (cx.optional(node, 1)?, cx.optional(node, 2)?) else {
         return packed(cx, node, &q, (heads, kv_heads));

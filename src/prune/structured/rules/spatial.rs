@@ -86,9 +86,6 @@ pub fn pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     }
     let window = Window::of(node, &kernel)?;
     block_spatial(cx, &x);
-    if node.is("MaxPool") && node.output.get(1).is_some_and(|name| !name.is_empty()) {
-        cx.block(x.axes[1], "its indices count the elements of all channels");
-    }
     let mut dims = x.dims[..2].to_vec();
     for (index, dim) in x.dims[2..].iter().enumerate() {
         dims.push(window.out(index, *dim, node.int("ceil_mode", 0) != 0)?);
